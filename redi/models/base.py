@@ -1,0 +1,52 @@
+"""What the rest of the framework needs from a model that predicts noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from redi.models.meter import CallMeter
+from redi.samplers.state import Predict
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts of one batch."""
+
+    prompts: tuple[str, ...]
+    states: Tensor  # (B, T, D)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def embedding(self) -> Tensor:
+        """One vector per prompt (B, D): the mean over token positions."""
+        return self.states.float().mean(1)
+
+
+class DiffusionModel(Protocol):
+    """A conditional noise model with guidance, a decoder and an identity."""
+
+    latent_shape: tuple[int, int, int]
+    scheduler_config: Mapping[str, Any]
+    meter: CallMeter
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts; the result of one prompt does not depend on the others."""
+        ...
+
+    def predictor(self, conditioning: Conditioning) -> Predict:
+        """The guided network output as a function of latents and timestep; counts its calls."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) to pictures (B, 3, H', W') in [-1, 1]."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What has to be equal for two runs to be comparable: content hash, guidance, precision."""
+        ...

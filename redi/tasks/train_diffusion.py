@@ -1,0 +1,160 @@
+"""Stage 2: the text encoder and the UNet, trained together to predict noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from redi.data.scenes import prompts
+from redi.data.stream import SceneBatch
+from redi.tasks.train_tokenizer import MAX_TOKENS
+from redi.tasks.training import StageConfig, TrainingStage, grid
+
+CAPTION_DROPOUT = 0.1
+EMA_DECAY = 0.995
+WIDTH = 128  # of the text encoder
+
+
+def new_scheduler() -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion v1."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """An untrained text encoder for the captions."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_unet() -> UNet2DConditionModel:
+    """An untrained UNet: most of its weights at 8x8 and 4x4, where they cost a CPU little."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(80, 160, 256),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+
+
+class Denoiser(torch.nn.Module):
+    """Text encoder and UNet as one module, so that one average covers both."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = new_text_encoder(tokenizer)
+        self.unet = new_unet().to(memory_format=torch.channels_last)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        states = self.text_encoder(tokens).last_hidden_state  # (B, T, D)
+        return self.unet(latents, timesteps, states).sample  # (B, 4, 16, 16)
+
+
+class TrainDiffusion(TrainingStage):
+    """Mean squared error of the noise prediction, uniform timesteps, caption dropout."""
+
+    omit = {"style": 0.1}
+
+    def __init__(
+        self,
+        config: StageConfig,
+        seed: int,
+        tokenizer: CLIPTokenizer,
+        autoencoder: AutoencoderKL,
+        sheets: Path | None = None,
+    ) -> None:
+        super().__init__(config, seed, sheets)
+        self.tokenizer = tokenizer
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.denoiser = Denoiser(tokenizer)
+        self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+        self.average.requires_grad_(False)
+        self.scheduler = new_scheduler()
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        encoded = self.tokenizer(
+            captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
+        )
+        return encoded.input_ids.to(self.device)
+
+    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
+        count = len(batch.captions)
+        with torch.no_grad():
+            posterior = self.autoencoder.encode(batch.images).latent_dist
+            latents = posterior.mode().float() * self.autoencoder.config.scaling_factor
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        timesteps = torch.randint(0, 1000, (count,), generator=generator).to(self.device)
+        dropped = torch.rand(count, generator=generator) < CAPTION_DROPOUT
+        captions = ["" if drop else text for drop, text in zip(dropped, batch.captions, strict=True)]
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        predicted = self.denoiser(noisy, timesteps, self.tokens(captions))
+        return F.mse_loss(predicted.float(), noise)
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.denoiser.parameters())
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.average.update_parameters(self.denoiser)
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The averaged weights as a plain Stable Diffusion pipeline."""
+        return StableDiffusionPipeline(
+            vae=self.autoencoder,
+            text_encoder=self.average.module.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.average.module.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    @torch.no_grad()
+    def sheet(self) -> np.ndarray:
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        captions = prompts("query", 24)[1]
+        pictures = pipeline(
+            captions,
+            num_inference_steps=20,
+            guidance_scale=2.5,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(captions))],
+            output_type="pt",
+            height=64,
+            width=64,
+        ).images
+        return grid(pictures * 2 - 1, 8)
