@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,4 +59,6 @@ class NoisePolicy:
 
     def generator(self, noise_id: int) -> torch.Generator:
         """The generator of one noise id, ready to hand to a diffusers pipeline."""
-        return torch.Generator().manual_seed(self.seed * (1 << 32) + noise_id)
+        # The CPU generator keeps only 32 bits of its seed, so both numbers are mixed first.
+        mixed = np.random.SeedSequence([self.seed, noise_id]).generate_state(1)[0]
+        return torch.Generator().manual_seed(int(mixed))

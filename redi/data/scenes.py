@@ -15,8 +15,8 @@ from itertools import product
 
 import numpy as np
 
-from redi.errors import UsageError
 from redi.data.atlas import STYLES, nouns, sprite
+from redi.errors import UsageError
 
 RESOLUTION = 64
 OBJECTS = nouns()[:32]

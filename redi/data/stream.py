@@ -50,6 +50,12 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def to_pixels(image: Tensor) -> np.ndarray:
+    """float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), rounded to nearest."""
+    levels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return levels.movedim(-3, -1).numpy()
+
+
 def collate(items: list[tuple[np.ndarray, str, Scene]]) -> SceneBatch:
     """Stack samples of a `SceneStream`."""
     images, captions, scenes = zip(*items, strict=True)

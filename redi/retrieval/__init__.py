@@ -1,0 +1,15 @@
+"""Retrieval: which trajectories are near, and what they say about the latents at the value step."""
+
+from redi.retrieval.estimators import DEFAULT_WEIGHTS, ESTIMATORS, Jump, straight
+from redi.retrieval.search import ExactSearch, Found
+from redi.retrieval.weights import WEIGHTS
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "ESTIMATORS",
+    "WEIGHTS",
+    "ExactSearch",
+    "Found",
+    "Jump",
+    "straight",
+]

@@ -60,14 +60,14 @@ class SamplerState:
         shapes = {(state.step, len(state.history), state.legacy_counter) for state in states}
         if len(shapes) > 1:
             raise ValueError(f"only states at one step can be joined, got {sorted(map(str, shapes))}")
-        held = [state.legacy_sample for state in states]
+        held = [s.legacy_sample for s in states if s.legacy_sample is not None]
         return replace(
             first,
             latents=torch.cat([state.latents for state in states]),
             history=tuple(
-                torch.cat([state.history[j] for state in states]) for j in range(len(first.history))
+                torch.cat(items) for items in zip(*(s.history for s in states), strict=True)
             ),
-            legacy_sample=None if held[0] is None else torch.cat([h for h in held if h is not None]),
+            legacy_sample=torch.cat(held) if held else None,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -20,6 +21,7 @@ from redi.tasks.training import StageConfig, TrainingStage, grid
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.995
 WIDTH = 128  # of the text encoder
+_ANY_BACKEND = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -61,12 +63,12 @@ def new_unet() -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(80, 160, 256),
+        block_out_channels=(64, 128, 256),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=8,
-        norm_num_groups=16,
+        attention_head_dim=4,  # the number of heads, in spite of its name
+        norm_num_groups=32,
     )
 
 
@@ -118,10 +120,13 @@ class TrainDiffusion(TrainingStage):
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = torch.randint(0, 1000, (count,), generator=generator).to(self.device)
         dropped = torch.rand(count, generator=generator) < CAPTION_DROPOUT
-        captions = ["" if drop else text for drop, text in zip(dropped, batch.captions, strict=True)]
+        pairs = zip(dropped.tolist(), batch.captions, strict=True)
+        captions = ["" if drop else text for drop, text in pairs]
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        predicted = self.denoiser(noisy, timesteps, self.tokens(captions))
+        # On a CPU the fused backward of short sequences is slower than plain matrix products.
+        with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else _ANY_BACKEND):
+            predicted = self.denoiser(noisy, timesteps, self.tokens(captions))
         return F.mse_loss(predicted.float(), noise)
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from redi.data.stream import SceneBatch, SceneStream, loader
+from redi.data.stream import SceneBatch, SceneStream, loader, to_pixels
 
 
 @dataclass
@@ -54,7 +54,8 @@ class TrainingStage(LightningModule):
     def training_step(self, batch: SceneBatch, batch_index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         loss = self.loss(batch, generator)
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True)
+        count = len(batch.captions)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=count)
         return loss
 
     def train_dataloader(self) -> DataLoader:
@@ -99,6 +100,6 @@ class TrainingStage(LightningModule):
 
 def grid(images: Tensor, columns: int) -> np.ndarray:
     """Tile pictures (B, 3, H, W) in [-1, 1] into one uint8 picture, row by row."""
-    pixels = ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows = pixels.unflatten(0, (-1, columns))  # (R, C, 3, H, W)
-    return rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()
+    pixels = to_pixels(images.cpu())  # (B, H, W, 3)
+    rows = pixels.reshape(-1, columns, *pixels.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)

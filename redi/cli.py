@@ -1,0 +1,186 @@
+"""The `redi` command: a verb, then Hydra overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redi.errors import UsageError
+
+HELP = """\
+redi: learning-free diffusion inference by trajectory retrieval, measured honestly
+
+  redi [run] [key=value ...]       the main job: build a knowledge base, run ReDi and the baselines
+                                   on held-out prompts, write a table, pictures, a plot, metrics
+  redi -m key=a,b,c ...            the same for every combination (finished points are skipped)
+  redi kb build|info|verify ...    only the knowledge base
+  redi evaluate ...                like run, with a knowledge base that is complete already
+  redi train [stage=...]           train the model that ships with redi (autoencoder, diffusion,
+                                   evaluator; resumes from its last checkpoint)
+  redi theory [model=analytic] ... check the error bounds
+  redi report DIR                  table, plot and summary of a run or sweep directory
+
+Keys people change first:
+  sampler=ddim|pndm|dpm_solver|dpm_solver_pp     sampling.steps=40    sampling.guidance_scale=2.5
+  kb.size=96   kb.key_step=8                     retrieval.value_step=28 (or retrieval.skip_length)
+  retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
+  noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
+  model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
+
+  redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
+"""
+
+VERBS = ("run", "kb", "evaluate", "train", "theory", "report")
+
+
+def main() -> None:
+    """Console entry point; user errors end with one sentence and exit code 2."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in VERBS:
+        if arguments and arguments[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return
+        if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+            _fail(f"verb {arguments[0]!r} is unknown; use one of {', '.join(VERBS)} (redi --help)")
+        arguments = ["run", *arguments]
+    verb, rest = arguments[0], arguments[1:]
+    if {"-h", "--help"} & set(rest):
+        print(HELP, end="")
+        return
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        if verb == "report":
+            _report(rest)
+        elif verb == "kb":
+            _kb(rest)
+        elif verb == "train":
+            _hydra("train", rest, _train)
+        elif verb == "theory":
+            _hydra("theory", rest, _theory)
+        else:
+            _hydra("run", rest, lambda config: _run(config, may_build=verb == "run"))
+    except UsageError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> None:
+    print(f"redi: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=150)  # logs keep whole tables
+
+
+def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -> None:
+    """Check every point of the command line, then hand over to Hydra."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    from redi.composition import CONF, points
+    from redi.config import register
+
+    register()
+    for overrides in points(arguments):
+        config = _compose(config_name, overrides)
+        _check(config)
+    if "-m" in arguments or "--multirun" in arguments:
+        arguments = _sweep_folder(arguments)
+    sys.argv = [sys.argv[0], *arguments]
+
+    def application(config: Any) -> None:
+        try:
+            job(OmegaConf.to_object(config))
+        except UsageError as error:
+            _fail(str(error))
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(application)()
+
+
+def _compose(config_name: str, overrides: list[str]) -> Any:
+    from redi.composition import compose_config
+
+    return compose_config(config_name, overrides)
+
+
+def _check(config: Any) -> None:
+    """Refuse a bad point before the first one is computed."""
+    from redi.config import Config
+    from redi.tasks.assemble import check
+
+    if isinstance(config, Config):
+        check(config)
+
+
+def _sweep_folder(arguments: list[str]) -> list[str]:
+    """Give a sweep one folder, named by its overrides or by run_dir, so that it can resume."""
+    given = [a.partition("=")[2] for a in arguments if a.startswith("run_dir=")]
+    kept = [a for a in arguments if not a.startswith("run_dir=")]
+    digest = hashlib.sha256(" ".join(sorted(kept)).encode()).hexdigest()[:10]
+    return [*kept, f"hydra.sweep.dir={given[0] if given else f'outputs/sweeps/{digest}'}"]
+
+
+def _run(config: Any, may_build: bool) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from redi.tasks.assemble import check
+    from redi.tasks.run import main_job, run_name
+
+    run_dir = None if config.run_dir is None else Path(config.run_dir)
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        run_dir = Path(hydra_config.sweep.dir) / run_name(config, check(config))
+    main_job(config, run_dir, may_build, _console())
+
+
+def _kb(arguments: list[str]) -> None:
+    actions = ("build", "info", "verify")
+    if not arguments or arguments[0] not in actions:
+        given = arguments[0] if arguments else ""
+        _fail(f"kb action {given!r} is unknown; use one of {', '.join(actions)}")
+    action = arguments[0]
+
+    def job(config: Any) -> None:
+            from redi.tasks.kb import kb_action
+
+        kb_action(action, config, _console())
+
+    _hydra("run", arguments[1:], job)
+
+
+def _train(config: Any) -> None:
+    from redi.tasks.train import train
+
+    train(config, _console())
+
+
+def _theory(config: Any) -> None:
+    from redi.tasks.theory import theory_job
+
+    theory_job(config, _console())
+
+
+def _report(arguments: list[str]) -> None:
+    from redi.report.results import find_runs, load_results
+    from redi.report.summary import summarise
+    from redi.report.table import print_table
+
+    if len(arguments) != 1:
+        _fail("report takes one directory: redi report DIR")
+    root, console = Path(arguments[0]), _console()
+    for run in find_runs(root):
+        print_table(load_results(run), console)
+    summarise(root)
+    console.print(f"Summary: {root}")
+
+
+if __name__ == "__main__":
+    main()

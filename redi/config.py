@@ -1,0 +1,184 @@
+"""Typed configuration: one dataclass per config group; unknown keys are refused by Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from redi.tasks.training import StageConfig
+
+
+@dataclass
+class SamplerConfig:
+    """Which sampler, and where its timesteps lie."""
+
+    name: str = MISSING
+    #: trailing | leading | linspace; null: as the model's own scheduler says
+    timestep_spacing: str | None = "trailing"
+
+
+@dataclass
+class SamplingConfig:
+    steps: int = 40
+    guidance_scale: float = 2.5
+    negative_prompt: str = ""
+
+
+@dataclass
+class ModelConfig:
+    #: folder of a diffusers pipeline; null: the model that ships with redi
+    path: str | None = None
+    #: float32 | bfloat16 | float16
+    dtype: str = "float32"
+    #: rows per network call; part of a KB's identity, since rounding may depend on it
+    batch_size: int = 16
+
+
+@dataclass
+class DataConfig:
+    #: scenes: emoji-scene captions; file: one prompt per line
+    name: str = "scenes"
+    num_queries: int = 64
+    seed: int = 0
+    #: data=file only: text files with the prompts of the KB and of the queries
+    kb_file: str | None = None
+    query_file: str | None = None
+
+
+@dataclass
+class NoiseConfig:
+    #: shared | bank | per_prompt
+    policy: str = "shared"
+    bank_size: int = 1
+    seed: int = 0
+
+
+@dataclass
+class KBConfig:
+    #: folder of the KB; null: named by its content below `root`
+    dir: str | None = None
+    root: str = "outputs/kb"
+    size: int = 96
+    key_step: int = 8
+    #: stored value steps; null: about ten, evenly spread after the key step, and the end
+    value_steps: list[int] | None = None
+    #: also store what multistep samplers carry, for retrieval.resume=retrieved
+    store_history: bool = False
+    shard_size: int = 32
+    #: check every file's hash when a KB is opened (sizes are always checked)
+    check_hashes: bool = True
+
+
+@dataclass
+class RetrievalConfig:
+    #: exactly one of value_step and skip_length; the other is derived
+    value_step: int | None = None
+    skip_length: int | None = None
+    neighbours: int = 1
+    #: paper | transport | delta
+    estimator: str = "paper"
+    #: least_squares | affine | softmax | uniform; null: the estimator's own
+    weights: str | None = None
+    #: rewarm | retrieved | legacy
+    resume: str = "rewarm"
+
+
+@dataclass
+class MetricsConfig:
+    #: which groups run: any of fidelity, prompt, distribution, cost
+    hooks: list[str] = field(
+        default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"]
+    )
+    #: folder of the evaluator; null: the one that ships with redi
+    evaluator_path: str | None = None
+    #: compute FD-scene on fewer pictures than feature dimensions
+    allow_few: bool = False
+    #: resamples of each bootstrap interval
+    resamples: int = 1000
+    #: real pictures that FD-scene compares with
+    real_images: int = 2000
+
+
+@dataclass
+class TrainerConfig:
+    devices: int = 1
+    num_nodes: int = 1
+    #: auto | cpu | gpu
+    accelerator: str = "auto"
+    #: auto | ddp | ddp_spawn
+    strategy: str = "auto"
+    #: CPU threads per process; null: PyTorch's own choice
+    threads: int | None = None
+
+
+@dataclass
+class ReportConfig:
+    #: prompts shown on the sample sheet
+    sheet_rows: int = 8
+
+
+@dataclass
+class Config:
+    """Everything that determines a run."""
+
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    kb: KBConfig = field(default_factory=KBConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = 0
+    #: methods beside full sampling and ReDi
+    baselines: list[str] = field(
+        default_factory=lambda: ["plain", "jump", "random", "prompt", "neighbour"]
+    )
+    #: where this run writes; null: named by the configuration below outputs/runs
+    run_dir: str | None = None
+
+
+@dataclass
+class TrainConfig:
+    """The embedded model's recipe: three stages, each resumable."""
+
+    #: all | autoencoder | diffusion | evaluator | export
+    stage: str = "all"
+    seed: int = 0
+    #: checkpoints, logs and sample sheets
+    run_dir: str = "outputs/train"
+    #: where finished weights go; null: the package's assets
+    export_dir: str | None = None
+    precision: str = "bf16-mixed"
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    autoencoder: StageConfig = field(
+        default_factory=lambda: StageConfig(1500, 32, 2e-3, 100, 0.01, 100)
+    )
+    diffusion: StageConfig = field(
+        default_factory=lambda: StageConfig(2700, 40, 6e-4, 150, 0.01, 150)
+    )
+    evaluator: StageConfig = field(
+        default_factory=lambda: StageConfig(4000, 64, 1e-3, 60, 0.05, 100)
+    )
+
+
+def register() -> None:
+    """Give Hydra the schemas."""
+    store = ConfigStore.instance()
+    store.store(name="base_run", node=Config)
+    store.store(name="base_train", node=TrainConfig)
+    store.store(group="sampler", name="base_sampler", node=SamplerConfig)
+    for group, node in {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "noise": NoiseConfig,
+        "kb": KBConfig,
+        "retrieval": RetrievalConfig,
+        "metrics": MetricsConfig,
+        "trainer": TrainerConfig,
+    }.items():
+        store.store(group=group, name=f"base_{group}", node=node)

@@ -1,0 +1,68 @@
+"""What methods and metrics are called in every table and plot, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+DASH = "–"  # a metric that was not computed
+
+METHODS = {
+    "full": "full sampling",
+    "plain": "same sampler, same calls",
+    "redi": "ReDi",
+    "jump": "one-step jump, no retrieval",
+    "random": "random neighbour",
+    "prompt": "prompt-embedding neighbour",
+    "neighbour": "neighbour's own image",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quality: its key in a point's `values`, its title and unit, and which way is better."""
+
+    key: str
+    title: str
+    higher_is_better: bool = True
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+PSNR = Metric("psnr", "PSNR to full", unit="dB")
+SSIM = Metric("ssim", "SSIM")
+LATENT_ERROR = Metric("latent_error", "latent error", higher_is_better=False)
+CLIP_SCORE = Metric("clip_score", "CLIP score")
+FD_SCENE = Metric("fd_scene", "FD-scene", higher_is_better=False)
+FIDELITY = tuple(
+    Metric(f"prompt_fidelity.{attribute}", f"{attribute} fidelity")
+    for attribute in ("object", "background", "style", "size", "place")
+)
+OBJECT_FIDELITY = FIDELITY[0]
+#: One metric for each question: like the full run, as its prompt asks, like real pictures.
+HEADLINE = (PSNR, CLIP_SCORE, FD_SCENE, OBJECT_FIDELITY)
+
+
+def significant(value: float) -> str:
+    """At least three significant digits, never in scientific notation: 412, 24.1, 0.0630."""
+    return f"{value:.{_decimals(value)}f}"
+
+
+def with_margin(mean: float, margin: float) -> str:
+    """`24.1 ± 0.3`, with as many decimals (within reason) as the margin needs to show."""
+    decimals = _decimals(mean)
+    if margin > 0:
+        decimals = max(decimals, min(decimals + 2, -math.floor(math.log10(margin))))
+    return f"{mean:.{decimals}f} ± {margin:.{decimals}f}"
+
+
+def calls(nfe: float) -> str:
+    """Network calls per image: whole where they are, else to one decimal."""
+    return f"{round(nfe, 1):g}"
+
+
+def _decimals(value: float) -> int:
+    return 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))

@@ -1,0 +1,210 @@
+"""From a configuration to the objects that it names, with every check that needs no computing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from redi.config import Config, DataConfig, ModelConfig
+from redi.data.atlas import ASSETS
+from redi.data.noise import NoisePolicy
+from redi.data.scenes import Scene, compositions, prompts
+from redi.errors import UsageError
+from redi.inference import Setting, step_group
+from redi.knowledge_base import Column, Manifest
+from redi.models.base import DiffusionModel
+from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.samplers import SAMPLERS, Sampler, build_sampler
+from redi.samplers.base import RESUME_POLICIES
+
+EMBEDDED_MODEL = ASSETS / "emoji-scenes"
+EMBEDDED_EVALUATOR = ASSETS / "emoji-clip"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one role, with their scenes where the data set knows them."""
+
+    texts: list[str]
+    scenes: list[Scene] | None
+
+
+def setting_from(config: Config) -> Setting:
+    """Key step, value step and estimator; derives the value step where it is not given."""
+    retrieval, k, n = config.retrieval, config.kb.key_step, config.sampling.steps
+    if n < 2:
+        raise UsageError(f"sampling.steps={n} is too small: use at least 2")
+    if retrieval.value_step is not None and retrieval.skip_length is not None:
+        raise UsageError(
+            f"retrieval.value_step={retrieval.value_step} and retrieval.skip_length="
+            f"{retrieval.skip_length} say the same thing twice: give only one of them"
+        )
+    if retrieval.value_step is not None:
+        v = retrieval.value_step
+    elif retrieval.skip_length is not None:
+        v = k + retrieval.skip_length
+        if v > n:
+            raise UsageError(
+                f"retrieval.skip_length={retrieval.skip_length} from kb.key_step={k} goes past "
+                f"sampling.steps={n}: use at most {n - k}"
+            )
+    else:
+        v = min(k + n // 2, n)
+    setting = Setting(
+        k, v, retrieval.neighbours, retrieval.estimator, retrieval.weights, retrieval.resume
+    )
+    setting.check(n)
+    return setting
+
+
+def check(config: Config) -> Setting:
+    """Everything about a configuration that can be refused before any work."""
+    setting = setting_from(config)
+    if config.sampler.name not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        raise UsageError(f"sampler={config.sampler.name!r} is unknown; use one of {known}")
+    if config.kb.size < 1:
+        raise UsageError(f"kb.size={config.kb.size} is too small: use at least 1")
+    if config.kb.shard_size < 1:
+        raise UsageError(f"kb.shard_size={config.kb.shard_size} is too small: use at least 1")
+    if config.retrieval.neighbours > config.kb.size:
+        raise UsageError(
+            f"retrieval.neighbours={config.retrieval.neighbours} is more than "
+            f"kb.size={config.kb.size}: lower the one or raise the other"
+        )
+    if config.data.num_queries < 2:
+        raise UsageError(
+            f"data.num_queries={config.data.num_queries} is too small: intervals need at least 2"
+        )
+    if config.model.dtype not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise UsageError(f"model.dtype={config.model.dtype!r} is unknown; use one of {known}")
+    if config.retrieval.resume not in RESUME_POLICIES:
+        known = ", ".join(RESUME_POLICIES)
+        raise UsageError(
+            f"retrieval.resume={config.retrieval.resume!r} is unknown; use one of {known}"
+        )
+    noise_from(config)
+    stored_steps(config, setting)
+    size = config.kb.shard_size
+    prompts_from(config.data, "kb", -(-config.kb.size // size) * size)  # whole shards
+    return setting
+
+
+def noise_from(config: Config) -> NoisePolicy:
+    return NoisePolicy(config.noise.policy, config.noise.bank_size, config.noise.seed)
+
+
+def model_from(
+    config: ModelConfig, guidance_scale: float, negative_prompt: str
+) -> TextToImageModel:
+    """Load the pipeline; the embedded one where no path is given."""
+    path = EMBEDDED_MODEL if config.path is None else Path(config.path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = load_pipeline(path, _DTYPES[config.dtype], device)
+    return TextToImageModel(pipeline, guidance_scale, negative_prompt, config.batch_size)
+
+
+def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None) -> Sampler:
+    """The configured sampler with its own or another number of steps."""
+    return build_sampler(
+        config.sampler.name,
+        model.scheduler_config,
+        config.sampling.steps if steps is None else steps,
+        config.sampler.timestep_spacing,
+    )
+
+
+def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
+    """The first `count` prompts of `role` (kb or query)."""
+    if config.name == "scenes":
+        limit = len(compositions(role))
+        if role == "query" and count > limit:
+            raise UsageError(
+                f"data.num_queries={count} is more than the {limit} held-out compositions: "
+                "use fewer"
+            )
+        scenes, texts = prompts(role, count, config.seed)
+        return Prompts(texts, scenes)
+    if config.name != "file":
+        raise UsageError(f"data.name={config.name!r} is unknown; use one of scenes, file")
+    name, path = f"data.{role}_file", getattr(config, f"{role}_file")
+    if path is None or not Path(path).is_file():
+        raise UsageError(f"{name}={path!r} is not a file: name a text file, one prompt per line")
+    texts = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    if len(texts) < count:
+        raise UsageError(
+            f"{name}={path!r} holds {len(texts)} prompts and {count} are wanted: "
+            "add prompts or lower kb.size / data.num_queries"
+        )
+    return Prompts(texts[:count], None)
+
+
+def stored_steps(config: Config, setting: Setting) -> list[int]:
+    """Steps that the KB stores: the key step first, then the value steps."""
+    n, k = config.sampling.steps, setting.key_step
+    if config.kb.value_steps is not None:
+        bad = [v for v in config.kb.value_steps if not k < v <= n]
+        if bad:
+            raise UsageError(
+                f"kb.value_steps has {bad[0]}, which is not after kb.key_step={k} and within "
+                f"sampling.steps={n}: take it out"
+            )
+        values = set(config.kb.value_steps)
+        if setting.value_step not in values:
+            raise UsageError(
+                f"retrieval.value_step={setting.value_step} is not in kb.value_steps="
+                f"{sorted(values)}: add it there"
+            )
+    else:
+        grid = set(range(k, n, max(1, n // 10))) - {k} | {min(k + n // 2, n)}
+        values = grid if setting.value_step in grid | {n} else set(range(k + 1, n))
+    return [k, *sorted(values | {n})]
+
+
+def manifest_from(
+    config: Config, setting: Setting, model: TextToImageModel, sampler: Sampler
+) -> Manifest:
+    """Identity and layout of the KB that this configuration needs."""
+    steps = stored_steps(config, setting)
+    shape = model.latent_shape
+    columns = [
+        Column(step_group(setting.key_step), "latents", shape),
+        Column(step_group(setting.key_step), "prediction", shape),
+        Column("prompt", "embedding", (model.text_encoder.config.hidden_size,)),
+    ]
+    for step in steps[1:]:
+        columns.append(Column(step_group(step), "latents", shape))
+        carried = sampler.history_after(step)
+        if config.kb.store_history and carried and step < sampler.num_steps:
+            columns.append(Column(step_group(step), "history", (carried, *shape)))
+    return Manifest(_identity(config, steps, model, sampler), tuple(columns), config.kb.shard_size)
+
+
+def _identity(
+    config: Config, steps: list[int], model: TextToImageModel, sampler: Sampler
+) -> dict[str, Any]:
+    noise, scheduler = noise_from(config), sampler.scheduler
+    identity = {
+        **model.identity(),
+        "sampler": config.sampler.name,
+        "scheduler": {k: v for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
+        "steps": sampler.num_steps,
+        "timesteps": [int(t) for t in scheduler.timesteps],
+        "key_step": steps[0],
+        "stored_steps": steps,
+        "step_convention": "latents after this many completed updates",
+        "noise_policy": noise.policy,
+        "noise_bank_size": noise.bank_size,
+        "noise_seed": noise.seed,
+        "data": config.data.name,
+        "data_seed": config.data.seed,
+        "data_file": config.data.kb_file,
+        "store_history": config.kb.store_history,
+    }
+    return json.loads(json.dumps(identity))  # as it will be read back

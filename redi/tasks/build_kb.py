@@ -1,0 +1,128 @@
+"""Building the knowledge base under a Lightning Trainer: one shard is one item of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from redi.config import Config
+from redi.inference import Setting, step_group
+from redi.knowledge_base import Entry, KnowledgeBase, Manifest, Writer, complete_count
+from redi.models.text_to_image import TextToImageModel
+from redi.samplers import Sampler
+from redi.tasks.assemble import (
+    manifest_from,
+    model_from,
+    noise_from,
+    prompts_from,
+    sampler_from,
+)
+from redi.tasks.engine import progress_bar, trainer_from
+from redi.tasks.provenance import versions
+
+
+def record_trajectories(
+    model: TextToImageModel,
+    sampler: Sampler,
+    manifest: Manifest,
+    prompts: list[str],
+    noise: Tensor,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Run the sampler on a batch and keep what the manifest asks for (ReDi, Algorithm 1)."""
+    conditioning = model.encode(prompts)
+    kept: dict[tuple[str, str], Tensor] = {("prompt", "embedding"): conditioning.embedding}
+    wanted = {(column.group, column.name) for column in manifest.columns}
+    for record in sampler.run(sampler.initial(noise), model.predictor(conditioning)):
+        group, state = step_group(record.state.step), record.state
+        if (group, "latents") in wanted:
+            kept[group, "latents"] = state.latents
+        if (group, "prediction") in wanted:
+            kept[group, "prediction"] = record.predictions[-1]
+        if (group, "history") in wanted:
+            kept[group, "history"] = torch.stack(state.history, 1)
+    return {name: tensor.float().cpu().numpy() for name, tensor in kept.items()}
+
+
+class BuildKnowledgeBase(LightningModule):
+    """`predict` over shard numbers; each process writes its own shards.
+
+    A shard's trajectories depend on its number alone, so any number of processes makes the same
+    files.
+    """
+
+    def __init__(self, config: Config, manifest: Manifest, root: Path) -> None:
+        super().__init__()
+        self.config, self.manifest, self.root = config, manifest, root
+        self.model: TextToImageModel | None = None
+
+    def setup(self, stage: str) -> None:
+        config = self.config
+        if config.trainer.threads:
+            torch.set_num_threads(config.trainer.threads)
+        if self.model is None:
+            self.model = model_from(
+                config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
+            )
+        self.sampler = sampler_from(config, self.model)
+        self.noise = noise_from(config)
+        self.writer = Writer(self.root, self.manifest, versions())
+
+    def predict_step(self, batch: Tensor, batch_index: int) -> None:
+        (shard,) = batch.tolist()
+        size = self.manifest.shard_size
+        indices = list(range(shard * size, (shard + 1) * size))
+        texts = prompts_from(self.config.data, "kb", indices[-1] + 1).texts[indices[0] :]
+        ids = [self.noise.kb_id(index) for index in indices]
+        assert self.model is not None
+        noise = self.noise.draw(ids, self.model.latent_shape).to(self.model.device)
+        arrays = record_trajectories(self.model, self.sampler, self.manifest, texts, noise)
+        entries = [Entry(*row) for row in zip(indices, texts, ids, strict=True)]
+        self.writer.write(shard, arrays, entries)
+
+
+def build(
+    config: Config,
+    setting: Setting,
+    model: TextToImageModel,
+    say: Callable[[str], None],
+    may_build: bool = True,
+) -> KnowledgeBase:
+    """Open the KB that the configuration asks for; make what is missing of it first.
+
+    With `may_build` false a KB that is too small is refused.
+    """
+    sampler = sampler_from(config, model)
+    manifest = manifest_from(config, setting, model, sampler)
+    root = kb_root(config, manifest)
+    if not may_build:
+        manifest.require_same(Manifest.read(root), root)
+        return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
+    todo = Writer(root, manifest, versions()).missing(config.kb.size)
+    if todo:
+        rows = len(todo) * manifest.shard_size
+        ready = complete_count(root, manifest)
+        say(
+            f"Building {rows} trajectories ({rows * manifest.row_bytes / 1e6:.1f} MB) in {root}"
+            + (f", {ready} are there already" if ready else "")
+        )
+        task = BuildKnowledgeBase(config, manifest, root)
+        trainer = trainer_from(config.trainer, [progress_bar("knowledge base")])
+        if trainer.world_size == 1:
+            task.model = model
+        loader: DataLoader[Any] = DataLoader(torch.tensor(todo), batch_size=1)
+        trainer.predict(task, loader, return_predictions=False)
+    return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
+
+
+def kb_root(config: Config, manifest: Manifest) -> Path:
+    """The KB's folder: as configured, or named by its content."""
+    if config.kb.dir is not None:
+        return Path(config.kb.dir)
+    return Path(config.kb.root) / f"{config.sampler.name}-{manifest.digest}"

@@ -1,0 +1,68 @@
+"""The Lightning Trainer: one engine from a laptop to a cluster, with quiet defaults."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+
+from redi.config import TrainerConfig
+from redi.errors import UsageError
+
+
+class ProgressBar(RichProgressBar):
+    """Rich's bar with the time left, under a name that says what is being made."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(leave=True, theme=RichProgressBarTheme(metrics_format=".4f"))
+        self.title = title
+
+    @property
+    def predict_description(self) -> str:
+        return self.title
+
+    @property
+    def test_description(self) -> str:
+        return self.title
+
+
+def progress_bar(title: str) -> ProgressBar:
+    """A progress bar for one piece of work."""
+    return ProgressBar(title)
+
+
+def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: object) -> Trainer:
+    """A Trainer without the files and messages that redi writes itself."""
+    if config.devices < 1 or config.num_nodes < 1:
+        name = "devices" if config.devices < 1 else "num_nodes"
+        value = getattr(config, name)
+        raise UsageError(f"trainer.{name}={value} is too small: use at least 1")
+    if config.accelerator not in ("auto", "cpu", "gpu"):
+        raise UsageError(
+            f"trainer.accelerator={config.accelerator!r} is unknown; use one of auto, cpu, gpu"
+        )
+    if config.strategy not in ("auto", "ddp", "ddp_spawn"):
+        raise UsageError(
+            f"trainer.strategy={config.strategy!r} is unknown; use one of auto, ddp, ddp_spawn"
+        )
+    strategy = config.strategy
+    if strategy == "auto" and config.devices > 1 and config.num_nodes == 1:
+        strategy = "ddp_spawn"
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    defaults: dict[str, object] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=strategy,
+        callbacks=callbacks,
+        **{**defaults, **options},
+    )

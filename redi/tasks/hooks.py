@@ -1,0 +1,244 @@
+"""Metric hooks: Lightning callbacks, one per group, chosen by `metrics.hooks`.
+
+A hook turns each evaluated batch into per-picture columns and, at the end, columns into the
+fields of a point. Columns are gathered over processes and ordered by query, so points do not
+depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback
+from torch import Tensor
+
+from redi.data.scenes import Scene, sample
+from redi.data.stream import to_tensor
+from redi.errors import UsageError
+from redi.inference import Outcome
+from redi.metrics.evaluator import Evaluator
+from redi.metrics.frechet import fit_gaussian, frechet_distance
+from redi.metrics.intervals import Estimate, bootstrap_mean, bootstrap_statistic
+from redi.metrics.paired import latent_error, psnr, ssim
+from redi.metrics.prompt import attribute_hits
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What all methods made of one batch of queries; `full` is always there."""
+
+    indices: list[int]
+    prompts: list[str]
+    scenes: list[Scene] | None
+    outcomes: dict[str, Outcome]
+    images: dict[str, Tensor]  # (B, 3, H, W) in [-1, 1]
+    value_step: int
+
+
+@dataclass
+class Table:
+    """Per-picture columns by method, rows keyed by query index."""
+
+    rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+
+    def add(self, method: str, indices: list[int], columns: Columns) -> None:
+        for name, values in columns.items():
+            if len(values) != len(indices):
+                raise ValueError(f"column {name} has {len(values)} values for {len(indices)} rows")
+            for index, value in zip(indices, values, strict=True):
+                self.rows.setdefault(method, {}).setdefault(index, {})[name] = value
+
+    def merge(self, other: Table) -> None:
+        for method, rows in other.rows.items():
+            for index, row in rows.items():
+                self.rows.setdefault(method, {}).setdefault(index, {}).update(row)
+
+    def column(self, method: str, name: str) -> np.ndarray | None:
+        """Values in query order, or nothing where the method does not have the column."""
+        rows = self.rows[method]
+        values = [rows[index].get(name) for index in sorted(rows)]
+        return None if any(value is None for value in values) else np.array(values)
+
+
+class MetricHook(Callback):
+    """Base of the hooks: measures batches during the test loop, summarises at its end."""
+
+    def on_test_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        for method, columns in self.measure(module.result).items():
+            module.table.add(method, module.result.indices, columns)
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        """Per-picture columns of each method that has them."""
+        raise TypeError(f"{type(self).__name__} measures nothing")
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        """Fields of the method's point."""
+        raise TypeError(f"{type(self).__name__} summarises nothing")
+
+
+def spread(name: str, estimate: Estimate) -> dict[str, float]:
+    """A mean and its interval as point fields."""
+    return {
+        name: estimate.mean,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+    }
+
+
+class CostHook(MetricHook):
+    """Network calls and seconds per image, split into network, retrieval and the rest."""
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        columns, count = {}, len(result.indices)
+        for method, outcome in result.outcomes.items():
+            cost = outcome.cost
+            parts = {
+                "nfe": cost.calls,
+                "seconds_network": cost.network_seconds / count,
+                "seconds_retrieval": cost.retrieval_seconds / count,
+                "seconds_rest": cost.rest_seconds / count,
+            }
+            columns[method] = {name: np.full(count, value) for name, value in parts.items()}
+        return columns
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        names = ("nfe", "seconds_network", "seconds_retrieval", "seconds_rest")
+        means = {name: float(np.mean(table.column(method, name))) for name in names}
+        full = float(np.mean(table.column("full", "nfe")))
+        seconds = sum(means[name] for name in names[1:])
+        return {**means, "seconds_per_image": seconds, "speedup": full / max(means["nfe"], 1e-9)}
+
+
+class FidelityHook(MetricHook):
+    """Distance to the query's own full run: PSNR, SSIM, latent error at the value step and end."""
+
+    names = ("psnr", "ssim", "latent_error", "latent_error_at_value", "key_distance")
+
+    def __init__(self, resamples: int) -> None:
+        self.resamples = resamples
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        full, columns = result.outcomes["full"], {}
+        for method, outcome in result.outcomes.items():
+            if method == "full":
+                continue
+            picture, reference = result.images[method], result.images["full"]
+            found: Columns = {
+                "psnr": psnr(picture, reference).clamp_max(100).numpy(),
+                "ssim": ssim(picture, reference).numpy(),
+                "latent_error": latent_error(outcome.latents, full.latents).cpu().numpy(),
+            }
+            if outcome.at_value is not None:
+                true = full.watched[result.value_step]
+                found["latent_error_at_value"] = (
+                    latent_error(outcome.at_value, true).cpu().numpy()
+                )
+            if outcome.found is not None:
+                found["key_distance"] = outcome.found.distances[:, 0].numpy()
+                found["neighbour_row"] = outcome.found.rows[:, 0].numpy()
+            columns[method] = found
+        return columns
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name in self.names if method != "full" else ():
+            values = table.column(method, name)
+            if values is not None:
+                fields |= spread(name, bootstrap_mean(values, resamples=self.resamples))
+        return fields
+
+
+class PromptHook(MetricHook):
+    """Does the picture show what was asked for: fidelity per attribute, CLIP score."""
+
+    def __init__(self, evaluator: Evaluator, resamples: int) -> None:
+        self.evaluator, self.resamples = evaluator, resamples
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        columns: dict[str, Columns] = {}
+        for method, images in result.images.items():
+            score = self.evaluator.clip_score(images, result.prompts).cpu().numpy()
+            columns[method] = {"clip_score": score}
+            if result.scenes is not None:
+                hits = attribute_hits(images, result.scenes, self.evaluator)
+                columns[method] |= {f"correct_{name}": value for name, value in hits.items()}
+        return columns
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        def estimate(name: str) -> Estimate | None:
+            values = table.column(method, name)
+            return None if values is None else bootstrap_mean(values, resamples=self.resamples)
+
+        score = estimate("clip_score")
+        fields: dict[str, Any] = spread("clip_score", score) if score else {}
+        names = next(iter(table.rows[method].values()))
+        found = {
+            name.removeprefix("correct_"): estimate(name)
+            for name in names
+            if name.startswith("correct_")
+        }
+        for suffix, part in (("", "mean"), ("_low", "low"), ("_high", "high")):
+            if found:
+                fields[f"prompt_fidelity{suffix}"] = {
+                    name: getattr(value, part) for name, value in found.items() if value
+                }
+        return fields
+
+
+class DistributionHook(MetricHook):
+    """FD-scene: Fréchet distance of the evaluator's features to those of real scenes."""
+
+    def __init__(
+        self, evaluator: Evaluator, real_images: int, num_queries: int, allow_few: bool
+    ) -> None:
+        if num_queries < evaluator.dimension and not allow_few:
+            raise UsageError(
+                f"data.num_queries={num_queries} is fewer than the {evaluator.dimension} features "
+                "of FD-scene: use more queries, metrics.allow_few=true, or leave 'distribution' "
+                "out of metrics.hooks"
+            )
+        self.evaluator, self.allow_few = evaluator, allow_few
+        self.real_images = real_images
+        self._real: np.ndarray | None = None
+
+    @property
+    def real(self) -> np.ndarray:
+        """Features of real held-out scenes (R, D)."""
+        if self._real is None:
+            parts = []
+            for start in range(0, self.real_images, 256):
+                stop = min(start + 256, self.real_images)
+                drawn = [sample("query", index, seed=3) for index in range(start, stop)]
+                pictures = to_tensor(np.stack([scene.render(rng) for scene, rng in drawn]))
+                parts.append(self.evaluator.image_features(pictures).cpu())
+            self._real = torch.cat(parts).double().numpy()
+        return self._real
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        return {
+            method: {"features": self.evaluator.image_features(images).double().cpu().numpy()}
+            for method, images in result.images.items()
+        }
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        features = table.column(method, "features")
+        if features is None:
+            return {}
+        real = fit_gaussian(self.real)
+
+        def statistic(rows: np.ndarray) -> float:
+            return frechet_distance(fit_gaussian(rows, allow_few=True), real)
+
+        fit_gaussian(features, self.allow_few)
+        return {
+            **spread("fd_scene", bootstrap_statistic(features, statistic)),
+            "fd_scene_count": len(features),
+            "fd_scene_real_count": len(self.real),
+        }

@@ -1,0 +1,232 @@
+"""The main job: build the knowledge base, evaluate all methods, leave a run directory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from redi.config import Config
+from redi.data.stream import to_pixels
+from redi.errors import UsageError
+from redi.files import read_json, write_durably, write_json
+from redi.inference import Setting
+from redi.metrics.evaluator import Evaluator
+from redi.metrics.intervals import paired_difference
+from redi.report.labels import METHODS as METHOD_LABELS
+from redi.report.pareto import pareto_plot
+from redi.report.results import load_results
+from redi.report.sheets import SheetRow, sheet
+from redi.report.table import markdown_table, print_table
+from redi.tasks.assemble import (
+    EMBEDDED_EVALUATOR,
+    check,
+    model_from,
+    prompts_from,
+)
+from redi.tasks.build_kb import build
+from redi.tasks.engine import progress_bar, trainer_from
+from redi.tasks.evaluate import METHODS, Evaluate, query_loader
+from redi.tasks.hooks import CostHook, DistributionHook, FidelityHook, MetricHook, PromptHook
+from redi.tasks.provenance import config_hash, git_revision, machine, versions
+
+HOOKS = ("cost", "fidelity", "prompt", "distribution")
+
+
+def run_name(config: Config, setting: Setting) -> str:
+    """Folder name of a run: what people sweep, and a hash of everything."""
+    return (
+        f"{config.sampler.name}-n{config.sampling.steps}-k{setting.key_step}"
+        f"-v{setting.value_step}-kb{config.kb.size}-{config_hash(asdict(config))}"
+    )
+
+
+def hooks_from(config: Config) -> list[MetricHook]:
+    """The configured metric hooks; refuses unknown names and impossible ones."""
+    wanted, resamples = list(config.metrics.hooks), config.metrics.resamples
+    for name in wanted:
+        if name not in HOOKS:
+            raise UsageError(f"metrics.hooks has {name!r}; use any of {', '.join(HOOKS)}")
+    for name in config.baselines:
+        if name not in METHODS or name in ("full", "redi"):
+            known = ", ".join(m for m in METHODS if m not in ("full", "redi"))
+            raise UsageError(f"baselines has {name!r}; use any of {known}")
+    if "cost" not in wanted:
+        raise UsageError("metrics.hooks lacks 'cost': no result stands without its network calls")
+    hooks: list[MetricHook] = [CostHook()]
+    if "fidelity" in wanted:
+        hooks.append(FidelityHook(resamples))
+    if {"prompt", "distribution"} & set(wanted):
+        path = config.metrics.evaluator_path
+        try:
+            evaluator = Evaluator.load(EMBEDDED_EVALUATOR if path is None else path)
+        except ValueError as error:
+            raise UsageError(f"metrics.evaluator_path={path!r}: {error}") from error
+        if "prompt" in wanted:
+            hooks.append(PromptHook(evaluator, resamples))
+        if "distribution" in wanted:
+            metrics = config.metrics
+            hooks.append(
+                DistributionHook(
+                    evaluator, metrics.real_images, config.data.num_queries, metrics.allow_few
+                )
+            )
+    return hooks
+
+
+class RunWriter:
+    """Writes the files of a run; `results.json` comes last and makes the run finished."""
+
+    def __init__(self, config: Config, setting: Setting, run_dir: Path) -> None:
+        self.config, self.setting, self.run_dir = config, setting, run_dir
+        self.started = time.time()
+
+    def __call__(self, module: Evaluate, hooks: list[MetricHook]) -> None:
+        table, config = module.table, self.config
+        points = [self._point(module, hooks, method) for method in METHODS if method in table.rows]
+        write_durably(self.run_dir / "per_image.parquet", lambda p: self._parquet(module, p))
+        if config.report.sheet_rows:
+            write_durably(self.run_dir / "sheet.png", lambda p: self._sheet(module, p))
+        write_durably(
+            self.run_dir / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(config))
+        )
+        kb = module.redi.kb
+        evaluator = next((h.evaluator for h in hooks if hasattr(h, "evaluator")), None)
+        write_json(
+            self.run_dir / "results.json",
+            {
+                "schema": 1,
+                "provenance": {
+                    "config_hash": config_hash(asdict(config)),
+                    "git": git_revision(),
+                    "versions": versions(),
+                    "machine": machine(),
+                    "model_hash": kb.manifest.identity["model_hash"],
+                    "kb_hash": kb.content_hash,
+                    "kb_entries": len(kb),
+                    "kb_bytes_per_entry": kb.disk_bytes / (len(kb.shards) * kb.manifest.shard_size),
+                    "started": self.started,
+                    "seconds": time.time() - self.started,
+                },
+                "config": asdict(config),
+                "reference": {"evaluator_accuracy": evaluator.accuracies if evaluator else {}},
+                "points": points,
+            },
+        )
+
+    def _point(self, module: Evaluate, hooks: list[MetricHook], method: str) -> dict[str, Any]:
+        config, setting, table = self.config, self.setting, module.table
+        jumps = method not in ("full", "plain")
+        retrieves = jumps and method != "jump"
+        steps = config.sampling.steps
+        if method == "plain" and module.plain is not None:
+            steps = module.plain.num_steps
+        fields: dict[str, Any] = {
+            "method": method,
+            "sampler": config.sampler.name,
+            "steps": steps,
+            "key_step": setting.key_step if jumps else None,
+            "value_step": setting.value_step if jumps and method != "neighbour" else None,
+            "kb_size": config.kb.size if retrieves else None,
+            "neighbours": setting.neighbours if retrieves else None,
+            "estimator": setting.estimator if retrieves and method != "neighbour" else None,
+            "resume": setting.resume if jumps and method != "neighbour" else None,
+            "noise_policy": config.noise.policy,
+            "guidance_scale": config.sampling.guidance_scale,
+            "seed": config.seed,
+            "count": len(table.rows[method]),
+        }
+        for hook in hooks:
+            fields |= hook.summarise(table, method)
+        if method == "redi" and "plain" in table.rows:
+            mine, theirs = (table.column(name, "psnr") for name in ("redi", "plain"))
+            if mine is not None and theirs is not None:
+                gain = paired_difference(mine, theirs, resamples=config.metrics.resamples)
+                fields["psnr_over_plain"] = gain.mean
+                fields["psnr_over_plain_low"] = gain.low
+                fields["psnr_over_plain_high"] = gain.high
+        return fields
+
+    def _parquet(self, module: Evaluate, path: Path) -> None:
+        rows = []
+        for method, by_index in module.table.rows.items():
+            for index in sorted(by_index):
+                scalars = {n: v for n, v in by_index[index].items() if np.ndim(v) == 0}
+                row = {"method": method, "query": index, "prompt": module.queries.texts[index]}
+                neighbour = scalars.pop("neighbour_row", None)
+                if neighbour is not None:
+                    row["neighbour"] = int(neighbour)
+                    row["neighbour_prompt"] = module.redi.kb.prompts[int(neighbour)]
+                rows.append(row | {name: float(value) for name, value in scalars.items()})
+        columns = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.table({c: [row.get(c) for row in rows] for c in columns}), path)
+
+    def _sheet(self, module: Evaluate, path: Path) -> None:
+        columns = [m for m in ("full", "redi", "plain", "neighbour") if m in module.pictures]
+        rows = []
+        for index in sorted(module.pictures["full"]):
+            notes = {}
+            for method in columns[1:]:
+                cells = module.table.rows[method][index]
+                notes[method] = f"{cells['psnr']:.1f} dB" if "psnr" in cells else ""
+            if "neighbour" in columns:
+                row = module.table.rows["neighbour"][index].get("neighbour_row")
+                notes["neighbour"] = "" if row is None else module.redi.kb.prompts[int(row)]
+            images = {method: to_pixels(module.pictures[method][index]) for method in columns}
+            rows.append(SheetRow(module.queries.texts[index], images, notes))
+        sheet(rows, path, columns, METHOD_LABELS)
+
+
+def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Console) -> Path:
+    """Run one point and return its directory; a finished point is shown again, not computed."""
+    setting = check(config)
+    folder = run_dir or Path("outputs/runs") / run_name(config, setting)
+    if _finished(folder, config):
+        console.print(f"Already finished, skipped: {folder}")
+        _show(folder, console)
+        return folder
+    hooks = hooks_from(config)
+    queries = prompts_from(config.data, "query", config.data.num_queries)
+    model = model_from(
+        config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
+    )
+    kb = build(config, setting, model, console.print, may_build)
+    shown = config.report.sheet_rows
+    writer = RunWriter(config, setting, folder)
+    task = Evaluate(config, setting, queries, kb.root, shown, writer)
+    trainer = trainer_from(config.trainer, [progress_bar("evaluation"), *hooks])
+    if trainer.world_size == 1:
+        task.model = model
+    console.print(f"Evaluating {config.data.num_queries} queries that are not in the KB")
+    loader = query_loader(config.data.num_queries, config.model.batch_size)
+    trainer.test(task, loader, verbose=False)
+    results = load_results(folder)
+    pareto_plot([results], folder / "pareto.png")
+    write_durably(folder / "table.md", lambda p: p.write_text(markdown_table(results)))
+    _show(folder, console)
+    return folder
+
+
+def _show(folder: Path, console: Console) -> None:
+    print_table(load_results(folder), console)
+    console.print(f"Pictures, plot and numbers: {folder}")
+
+
+def _finished(folder: Path, config: Config) -> bool:
+    path = folder / "results.json"
+    if not path.is_file():
+        return False
+    found = read_json(path, "the results").get("provenance", {}).get("config_hash")
+    if found != config_hash(asdict(config)):
+        raise UsageError(
+            f"run_dir={str(folder)!r} already holds another run (config hash {found}): "
+            "choose another run_dir or delete that one"
+        )
+    return True

@@ -1,0 +1,23 @@
+"""A summary over all points of a Hydra multirun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from rich.console import Console
+
+from redi.report.results import find_runs
+from redi.report.summary import summarise
+
+
+class SweepSummary(Callback):
+    """Summarises the finished points below the sweep's folder once its last job has ended."""
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        root = Path(config.hydra.sweep.dir)
+        runs = find_runs(root)
+        if runs:
+            summarise(root)
+            Console().print(f"Summary of {len(runs)} points: {root}")

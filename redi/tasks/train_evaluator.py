@@ -1,0 +1,185 @@
+"""Stage 3: a small CLIP that judges pictures, trained apart from the generator it will judge.
+
+Pictures are float (B, 3, 64, 64) in [-1, 1] and get no other normalisation.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from redi.data.scenes import ATTRIBUTES, RESOLUTION, Scene, compositions, prompts
+from redi.data.stream import SceneBatch, SceneStream, loader
+from redi.metrics.evaluator import ACCURACIES, Evaluator, tokenize
+from redi.metrics.prompt import attribute_hits
+from redi.tasks.train_tokenizer import MAX_TOKENS
+from redi.tasks.training import StageConfig, TrainingStage, grid
+
+IMAGE_WIDTH = 128
+PATCH = 8  # pixels
+TEXT_WIDTH = 128
+FEATURES = 64
+MAX_LOGIT_SCALE = 4.6052  # log 100, as in CLIP
+_SHEET_OMITS = ((), ("size", "place"), ("object",), ("background", "style"))
+
+
+def new_evaluator(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An untrained CLIP for 64x64 pictures and scene captions, about 1.2 M parameters.
+
+    The image tower starts with larger weights than CLIP's and with sine and cosine position
+    embeddings; without them it stays a bag of patches for long, blind to place and size.
+    """
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TOKENS,
+        "hidden_act": "gelu",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "image_size": RESOLUTION,
+        "patch_size": PATCH,
+        "hidden_size": IMAGE_WIDTH,
+        "intermediate_size": 2 * IMAGE_WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+        "initializer_factor": 2.0,
+    }
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=FEATURES)
+    model = CLIPModel(config)
+    positions = model.vision_model.embeddings.position_embedding.weight  # (1 + patches, D)
+    with torch.no_grad():
+        positions[1:] = 0.5 * _waves(RESOLUTION // PATCH, IMAGE_WIDTH)
+    return model
+
+
+def _waves(side: int, width: int) -> Tensor:
+    """Position embeddings (side^2, width) in [-1, 1]: sines of the row, then of the column."""
+    wavelengths = torch.logspace(2, 5, width // 4, base=2.0)  # 4 to 32 patches
+    angles = 2 * torch.pi * torch.arange(side)[:, None] / wavelengths
+    one = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    rows, columns = one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
+
+
+class TrainEvaluator(TrainingStage):
+    """CLIP's symmetric contrastive loss, plus the same loss per attribute.
+
+    The attribute term matches a picture with the one caption, among one per value, that names its
+    value and nothing else; it makes partial captions meaningful and needs fewer samples than
+    whole captions do.
+    """
+
+    omit = dict.fromkeys(ATTRIBUTES, 0.3)
+
+    def __init__(
+        self,
+        config: StageConfig,
+        seed: int,
+        tokenizer: CLIPTokenizer,
+        sheets: Path | None = None,
+    ) -> None:
+        super().__init__(config, seed, sheets)
+        self.tokenizer = tokenizer
+        self.evaluator = new_evaluator(tokenizer)
+
+    def train_dataloader(self) -> DataLoader:
+        """Epochs alternate between the splits `train` and `kb`; `query` stays unseen.
+
+        A judge of unseen compositions needs many seen ones: on `train` alone it remembers whole
+        scenes.
+        """
+        window = self.config.steps_per_epoch * self.config.batch_size
+        epoch = self.trainer.current_epoch
+        split = ("train", "kb")[epoch % 2]
+        stream = SceneStream(split, epoch * window, window, self.seed, self.omit)
+        return loader(stream, self.config.batch_size)
+
+    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        single = [text for name in ATTRIBUTES for text in single_captions(name, rng)]
+        tokens = tokenize(self.tokenizer, batch.captions + single).to(self.device)
+        output = self.evaluator(input_ids=tokens, pixel_values=batch.images)
+        scale = self.evaluator.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        logits = scale * output.image_embeds.float() @ output.text_embeds.float().T  # (B, B + V)
+        count = len(batch.captions)
+        diagonal = torch.arange(count, device=self.device)
+        pairs, values = logits.split([count, len(single)], dim=1)
+        total = (F.cross_entropy(pairs, diagonal) + F.cross_entropy(pairs.T, diagonal)) / 2
+        sizes = [len(options) for options in ATTRIBUTES.values()]
+        for name, chosen in zip(ATTRIBUTES, values.split(sizes, dim=1), strict=True):
+            total = total + F.cross_entropy(chosen, value_indices(name, batch.scenes).to(diagonal))
+        return total
+
+    @torch.no_grad()
+    def sheet(self) -> np.ndarray:
+        """Ten held-out pictures nearest to each of a few captions, best first, a row each."""
+        evaluator = Evaluator(self.evaluator, self.tokenizer)
+        images = next(iter(loader(SceneStream("query", 0, 256, seed=1), 256))).images
+        captions = [prompts("query", 1, seed, omit)[1][0] for seed, omit in enumerate(_SHEET_OMITS)]
+        similarity = evaluator.text_features(captions) @ evaluator.image_features(images).T
+        self.evaluator.train()
+        return grid(images[similarity.topk(10).indices.flatten().cpu()], 10)
+
+
+def single_captions(attribute: str, rng: np.random.Generator) -> list[str]:
+    """One caption per value of `attribute` that says nothing else, in the wording of `rng`."""
+    others = tuple(name for name in ATTRIBUTES if name != attribute)
+    return [scene.caption(rng, others) for scene in _one_scene_per_value(attribute)]
+
+
+@cache
+def _one_scene_per_value(attribute: str) -> tuple[Scene, ...]:
+    first: dict[str, Scene] = {}
+    for scene in compositions("train"):
+        first.setdefault(getattr(scene, attribute), scene)
+    return tuple(first[value] for value in ATTRIBUTES[attribute])
+
+
+def value_indices(attribute: str, scenes: list[Scene]) -> Tensor:
+    """Position of each scene's value among `ATTRIBUTES[attribute]`: int64 (B,)."""
+    options = ATTRIBUTES[attribute]
+    return torch.tensor([options.index(getattr(scene, attribute)) for scene in scenes])
+
+
+def measure(model: CLIPModel, tokenizer: CLIPTokenizer, count: int = 2000) -> dict[str, float]:
+    """Zero-shot accuracy on `count` real scenes of the split `query`.
+
+    One number per attribute, and `all`: the share of scenes with every attribute right.
+    """
+    evaluator = Evaluator(model, tokenizer)
+    hits = [
+        attribute_hits(batch.images, batch.scenes, evaluator)
+        for batch in loader(SceneStream("query", 0, count, seed=3), 64)
+    ]
+    return {name: float(np.concatenate([h[name] for h in hits]).mean()) for name in hits[0]}
+
+
+def finish(
+    model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path, count: int = 2000
+) -> dict[str, float]:
+    """Write `folder` for `Evaluator.load` (half precision) and measure what a fresh load gives.
+
+    The accuracies become part of the folder, so that a score can state its evaluator's ceiling.
+    """
+    half = {name: weight.half() for name, weight in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=half)
+    tokenizer.save_pretrained(folder)
+    fresh = Evaluator.load(folder)
+    accuracies = measure(fresh.model, fresh.tokenizer, count)
+    (folder / ACCURACIES).write_text(json.dumps(accuracies, indent=2) + "\n")
+    return accuracies

@@ -1,0 +1,162 @@
+"""Every sampler as a linear multistep method in normalised variables (theory.md section 1).
+
+With `y = x / alpha`, `rho = sigma / alpha` each update reads
+
+    y_{i+1} = carry_i y_i + gain_i sum_j weights_ij p_{i-j}
+
+noise form (DDIM, PNDM, DPM-Solver-2M): `p = e`, `carry = 1`, `gain = h_i = rho_{i+1} - rho_i`;
+data form (DPM-Solver++ 2M): `p = d = y - rho e`, `carry = kappa_i = rho_{i+1} / rho_i`,
+`gain = 1 - kappa_i`, which is the `y / rho` form of theory.md multiplied by `rho_{i+1}`, so that
+it also holds for the last update to `rho = 0`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redi.errors import UsageError
+from redi.samplers import Sampler
+
+#: Adams-Bashforth weights by the number of predictions, newest first (PNDM after its warm-up).
+ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+#: Largest relative difference of two levels that are the same (float32 tables).
+_SAME_LEVEL = 1e-5
+
+
+@dataclass(frozen=True)
+class Update:
+    """Coefficients of the update from step `index` to `index + 1`."""
+
+    index: int
+    alpha: float
+    rho: float
+    carry: float
+    gain: float
+    #: `b_ij` on the predictions of calls `index`, `index - 1`, ...
+    weights: tuple[float, ...]
+    data_form: bool = False
+    #: weight of the update's own second call (only PNDM's first update, a trapezoid, has one)
+    second_call: float = 0.0
+
+    def prediction(self, y: Tensor, noise: Tensor) -> Tensor:
+        """What this sampler combines: the noise `e` or the data `d = y - rho e`, float64."""
+        return y - self.rho * noise.double() if self.data_form else noise.double()
+
+    def apply(
+        self, y: Tensor, predictions: Sequence[Tensor], second: Tensor | None = None
+    ) -> Tensor:
+        """`y_{i+1}` from `y_i` and the predictions, newest first, all of one shape."""
+        total = sum(
+            (b * p for b, p in zip(self.weights, predictions, strict=False)), torch.zeros_like(y)
+        )
+        if second is not None:
+            total = total + self.second_call * second
+        return self.carry * y + self.gain * total
+
+    def gap_bound(self, distance: Tensor, eta: Tensor, delta: Tensor) -> Tensor:
+        """Bound on the difference of two predictions of this call.
+
+        `||e - e'|| <= eta alpha Delta + delta` and `||d - d'|| <= Delta + rho ||e - e'||`
+        (theory.md section 2).
+        """
+        noise = eta * self.alpha * distance + delta
+        return distance + self.rho * noise if self.data_form else noise
+
+    @property
+    def noise_gain(self) -> float:
+        """Factor of the current noise prediction `e_i` in `y_{i+1}`: `h_i b_i0` in both forms."""
+        return self.weights[0] * self.gain * (-self.rho if self.data_form else 1.0)
+
+    @property
+    def weight_norm(self) -> float:
+        """`sum_j |b_ij|`."""
+        return sum(abs(b) for b in self.weights)
+
+
+def multistep(sampler: Sampler, start: int = 0, carried: int = 0) -> tuple[Update, ...]:
+    """The updates `start` .. N - 1 of a run that holds `carried` predictions at `start`.
+
+    A plain run is `multistep(sampler)`; a run resumed at `v` without history, which starts again
+    at first order, is `multistep(sampler, v)`; one that continues with the full history is
+    `multistep(sampler, v, sampler.history_after(v))`.
+
+    Raises:
+        UsageError: the call levels are not the state levels, or an option of the scheduler makes
+            its update nonlinear or of another family.
+    """
+    _check_scheduler(sampler)
+    _check_levels(sampler)
+    alpha, rho = sampler.levels.alpha.tolist(), sampler.levels.rho.tolist()
+    updates = []
+    weights: tuple[float, ...]
+    for i in range(start, sampler.num_steps):
+        held = min(carried + i - start, sampler.history_size)
+        data_form = sampler.name == "dpm_solver_pp"
+        carry = rho[i + 1] / rho[i] if data_form else 1.0
+        gain = 1 - carry if data_form else rho[i + 1] - rho[i]
+        if sampler.name == "pndm" and i == 0:
+            weights, second = (0.5,), 0.5
+        else:
+            weights, second = _weights(sampler, i, held, rho), 0.0
+        updates.append(Update(i, alpha[i], rho[i], carry, gain, weights, data_form, second))
+    return tuple(updates)
+
+
+def _weights(sampler: Sampler, i: int, held: int, rho: list[float]) -> tuple[float, ...]:
+    if sampler.name in ("ddim", "pndm"):
+        return ADAMS_BASHFORTH[held]
+    config, last = sampler.scheduler.config, i == sampler.num_steps - 1
+    short = config.lower_order_final and sampler.num_steps < 15
+    if held == 0 or (
+        last and (config.euler_at_final or short or config.final_sigmas_type == "zero")
+    ):
+        return (1.0,)
+    ratio = math.log(rho[i - 1] / rho[i]) / math.log(rho[i] / rho[i + 1])
+    return (1 + 1 / (2 * ratio), -1 / (2 * ratio))
+
+
+def _check_scheduler(sampler: Sampler) -> None:
+    """Refuse what is not one of the four linear methods of the table."""
+    config = sampler.scheduler.config
+    wanted = {
+        "clip_sample": False,
+        "thresholding": False,
+        "rescale_betas_zero_snr": False,
+        "solver_type": "midpoint",
+    }
+    for field, value in wanted.items():
+        if config.get(field, value) != value:
+            raise UsageError(
+                f"scheduler.{field}={config[field]!r} is outside the bounds of theory.md: "
+                f"set it to {value!r}"
+            )
+    if sampler.name not in ("ddim", "pndm", "dpm_solver", "dpm_solver_pp"):
+        raise UsageError(
+            f"sampler={sampler.name!r} has no multistep form here: "
+            "use ddim, pndm, dpm_solver or dpm_solver_pp"
+        )
+
+
+def _check_levels(sampler: Sampler) -> None:
+    """Refuse grids on which the network is called at another level than the state's."""
+    table = sampler.scheduler.alphas_cumprod.double()
+    calls = torch.tensor([int(timesteps[0]) for timesteps in sampler.call_timesteps])
+    called = ((1 - table[calls]) / table[calls]).sqrt()                                    # (N,)
+    state = sampler.levels.rho[:-1]
+    if ((called - state).abs() > _SAME_LEVEL * state).any():
+        spacing = sampler.scheduler.config.timestep_spacing
+        raise UsageError(
+            f"sampling.steps={sampler.num_steps} with timestep_spacing={spacing!r} calls the "
+            "network at other levels than the states have: use trailing or leading spacing and a "
+            f"divisor of {sampler.scheduler.config.num_train_timesteps}"
+        )

@@ -1,0 +1,451 @@
+"""Reports from results files: numbers, words, and pictures."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from redi.errors import UsageError
+from redi.report.labels import METHODS, PSNR, calls, significant, with_margin
+from redi.report.pareto import pareto_front, pareto_plot
+from redi.report.results import Value, find_runs, load_results
+from redi.report.sheets import GAP, MARGIN, PROMPT_WIDTH, SheetRow, sheet
+from redi.report.summary import summarise
+from redi.report.table import markdown_table, print_table
+from redi.report.verdict import (
+    BETTER,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    calls_at_full_quality,
+    compare,
+    verdicts,
+)
+
+
+def measured(name: str, mean: float, margin: float) -> dict[str, float]:
+    return {name: mean, f"{name}_low": mean - margin, f"{name}_high": mean + margin}
+
+
+def a_point(method: str, nfe: float, psnr: float | None = None, **more: Any) -> dict[str, Any]:
+    reuse = method not in ("full", "plain")
+    point: dict[str, Any] = {
+        "method": method,
+        "sampler": "ddim",
+        "steps": 40,
+        "key_step": 8 if reuse else None,
+        "value_step": 28 if reuse else None,
+        "kb_size": 128 if reuse else None,
+        "neighbours": 1 if reuse else None,
+        "estimator": "paper" if method == "redi" else None,
+        "nfe": nfe,
+        "count": 64,
+        "seconds_per_image": nfe / 50,
+        "speedup": 40 / nfe,
+    }
+    return point | (measured("psnr", psnr, 0.3) if psnr is not None else {}) | more
+
+
+def a_run(folder: Path, points: list[dict[str, Any]], **content: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {
+        "schema": 1,
+        "provenance": {"finished": "2026-01-01T00:00:00Z", "config_hash": folder.name},
+        "config": {"seed": 0},
+        "reference": {"evaluator_accuracy": {"object": 0.97}, "real": {"fd_scene": 0.01}},
+        "points": points,
+    }
+    (folder / "results.json").write_text(json.dumps(results | content))
+    return folder
+
+
+def usual(shift: float = 0.0) -> list[dict[str, Any]]:
+    fidelity = {"object": 0.8, "background": 0.9, "style": 1.0, "size": 0.75, "place": 0.5}
+    return [
+        a_point("full", 40, **measured("clip_score", 28.0, 0.5)),
+        a_point("plain", 20, 41.5, **measured("clip_score", 27.9, 0.5), ssim=0.99),
+        a_point(
+            "redi",
+            20,
+            24.1 + shift,
+            **measured("clip_score", 27.8, 0.5),
+            prompt_fidelity=fidelity,
+            prompt_fidelity_low={name: value - 0.1 for name, value in fidelity.items()},
+            prompt_fidelity_high={name: value + 0.1 for name, value in fidelity.items()},
+        ),
+        a_point("jump", 20, 29.0),
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return a_run(tmp_path / "one", usual())
+
+
+# Results
+
+
+def test_values_carry_their_intervals_and_absent_ones_stay_absent(run: Path):
+    results = load_results(run)
+    full, plain, redi, _ = results.points
+    assert results.run == "one" and redi.label == "ReDi" and redi.key_step == 8
+    assert redi.values["psnr"] == Value(24.1, 24.1 - 0.3, 24.1 + 0.3)
+    assert redi.values["prompt_fidelity.size"] == Value(0.75, 0.65, 0.85)
+    assert plain.values["ssim"] == Value(0.99) and full.mean("psnr") is None
+    assert not any("low" in name or "high" in name for name in redi.values)
+    assert results.ceiling("prompt_fidelity.object") == 0.97
+    assert results.ceiling("fd_scene") == 0.01 and results.ceiling("clip_score") is None
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_what_is_not_a_finite_number_counts_as_not_computed(tmp_path: Path, value: float | None):
+    points = [a_point("plain", 20, psnr=None, psnr_low=1.0, ssim=value)]
+    assert "ssim" not in load_results(a_run(tmp_path / "run", points)).points[0].values
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "magic"}, "points[0].method='magic'"),
+        ({"sampler": None}, "points[0].sampler=None"),
+        ({"steps": 2.5}, "points[0].steps=2.5"),
+        ({"nfe": None}, "points[0].nfe=None"),
+        ({"kb_size": "big"}, "points[0].kb_size='big'"),
+        ({"estimator": 3}, "points[0].estimator=3"),
+        ({"resume": 1}, "points[0].resume=1"),
+        ({"guidance_scale": "strong"}, "points[0].guidance_scale='strong'"),
+        ({"psnr": "good"}, "points[0].psnr='good'"),
+        ({"prompt_fidelity": {"object": True}}, "points[0].prompt_fidelity.object=True"),
+    ],
+)
+def test_malformed_points_are_named(tmp_path: Path, change: dict[str, Any], said: str):
+    folder = a_run(tmp_path / "run", [a_point("plain", 20, 30.0) | change])
+    with pytest.raises(UsageError) as error:
+        load_results(folder)
+    assert said in str(error.value)
+
+
+def test_other_schemas_and_missing_parts_are_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match="schema=2 .* reads schema 1"):
+        load_results(a_run(tmp_path / "new", usual(), schema=2))
+    with pytest.raises(UsageError, match=r"points=\[\]"):
+        load_results(a_run(tmp_path / "empty", []))
+    with pytest.raises(UsageError, match="config=3"):
+        load_results(a_run(tmp_path / "odd", usual(), config=3))
+    (tmp_path / "odd" / "results.json").write_text("[1, 2")
+    with pytest.raises(UsageError, match="damaged"):
+        load_results(tmp_path / "odd")
+    (tmp_path / "odd" / "results.json").write_text("[1, 2]")
+    with pytest.raises(UsageError, match="schema=None"):
+        load_results(tmp_path / "odd")
+
+
+def test_runs_are_found_below_a_directory(tmp_path: Path):
+    with pytest.raises(UsageError, match="does not exist"):
+        find_runs(tmp_path / "nowhere")
+    (tmp_path / "unfinished").mkdir()
+    with pytest.raises(UsageError, match="holds no results.json"):
+        find_runs(tmp_path)
+    with pytest.raises(UsageError, match="has finished"):
+        load_results(tmp_path / "unfinished")
+    expected = [a_run(tmp_path / name, usual()) for name in ("a/x", "b")]
+    assert find_runs(tmp_path) == expected and find_runs(expected[1]) == [expected[1]]
+
+
+# Numbers in words
+
+
+def test_numbers_show_three_digits_and_their_margin():
+    assert [significant(x) for x in (412.3, 24.14, 0.063, 0, -1.5)] == [
+        "412",
+        "24.1",
+        "0.0630",
+        "0",
+        "-1.50",
+    ]
+    assert with_margin(24.14, 0.31) == "24.1 ± 0.3" and with_margin(41.52, 0.04) == "41.52 ± 0.04"
+    assert with_margin(5.0, 0.0) == "5.00 ± 0.00" and with_margin(24.14, 1e-9) == "24.140 ± 0.000"
+    assert str(Value(0.5)) == "0.500" and str(Value(10, 9, 12)) == "10.0 ± 2.0"
+    assert calls(20.0) == "20" and calls(21.25) == "21.2"
+
+
+# Table
+
+
+def cells(markdown: str) -> dict[str, dict[str, str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    names = rows[0]
+    key = names.index("method")
+    return {row[key]: dict(zip(names, row, strict=True)) for row in rows[2:]}
+
+
+def test_table_has_a_dash_for_what_was_not_computed(run: Path):
+    table = cells(markdown_table(load_results(run)))
+    assert list(table) == [METHODS[m] for m in ("full", "plain", "redi", "jump")]
+    full, redi = table["full sampling"], table["ReDi"]
+    assert full["PSNR to full (dB)"] == "–" and full["SSIM"] == "–" and full["FD-scene"] == "–"
+    assert redi["PSNR to full (dB)"] == "24.1 ± 0.3"
+    assert (redi["calls"], redi["speedup"], redi["ms per image"]) == ("20", "2.00×", "400")
+    fidelity = "fidelity %: object / background / style / size / place"
+    assert full[fidelity] == "–"
+    assert redi[fidelity] == "**80**/**90**/**100**/**75**/**50**"
+
+
+def test_bold_is_the_best_at_no_more_calls_than_redi(run: Path):
+    table = cells(markdown_table(load_results(run)))
+    score = {name: row["CLIP score"] for name, row in table.items()}
+    assert score["full sampling"] == "28.0 ± 0.5"  # better, but at 40 calls
+    assert score["same sampler, same calls"] == "**27.9 ± 0.5**"
+    assert score["ReDi"] == "27.8 ± 0.5"
+    assert table["same sampler, same calls"]["PSNR to full (dB)"].startswith("**41.5")
+
+
+def test_lower_is_better_for_errors(tmp_path: Path):
+    points = [a_point("plain", 20, latent_error=0.1), a_point("redi", 20, latent_error=0.2)]
+    table = cells(markdown_table(load_results(a_run(tmp_path / "run", points))))
+    assert table["same sampler, same calls"]["latent error"] == "**0.100**"
+    assert table["ReDi"]["latent error"] == "0.200"
+
+
+def test_rows_of_one_method_are_told_apart_by_what_differs(tmp_path: Path):
+    common = {"resume": "rewarm", "noise_policy": "shared", "guidance_scale": 2.5}
+    points = [
+        a_point("redi", 20, **common, seed=0),
+        a_point("redi", 15, value_step=33, **common, seed=1) | {"estimator": "delta"},
+    ]
+    table = cells(markdown_table(load_results(a_run(tmp_path / "run", points))))
+    assert list(table) == [
+        "ReDi, v = 33, estimator = delta, seed = 1",
+        "ReDi, v = 28, estimator = paper, seed = 0",
+    ]
+
+
+def test_printed_table_says_the_same_and_takes_names_literally(tmp_path: Path):
+    results = load_results(a_run(tmp_path / "x", usual()), "[red]v=28")
+    out = io.StringIO()
+    print_table(results, Console(file=out, width=200))
+    text = out.getvalue()
+    assert "[red]v=28" in text and "24.1 ± 0.3" in text and "real pictures: object 97%." in text
+    assert verdicts(results)[0][:60] in text
+    assert max(len(line) for line in text.splitlines()) <= 200
+
+
+# Verdict
+
+
+def test_values_differ_only_where_intervals_are_apart():
+    low, near, high = Value(1, 0.5, 1.5), Value(1.8, 1.4, 2.2), Value(3, 2.5, 3.5)
+    assert compare(high, low, True) == BETTER and compare(high, low, False) == WORSE
+    assert compare(low, high, True) == WORSE and compare(low, high, False) == BETTER
+    assert compare(low, near, True) == SAME == compare(near, low, False)
+    assert compare(Value(1), high, True) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("psnr", "said"),
+    [
+        (24.1, "it is worse in PSNR to full (24.1 ± 0.3 against 41.5 ± 0.3 dB)"),
+        (44.0, "it is better in PSNR to full (44.0 ± 0.3 against 41.5 ± 0.3 dB)"),
+        (41.8, "it shows no difference within the interval in PSNR to full (41.8"),
+    ],
+)
+def test_verdict_says_who_wins_at_the_same_calls(tmp_path: Path, psnr: float, said: str):
+    points = usual(psnr - 24.1)
+    (sentence,) = verdicts(load_results(a_run(tmp_path / "run", points)))
+    assert sentence.startswith(
+        "ReDi (ddim, k = 8, v = 28) takes 20 calls where full sampling takes 40 (50% saved); "
+        "against the same sampler at 20 calls "
+    )
+    assert said in sentence and "CLIP score (27.8 ± 0.5 against 27.9 ± 0.5)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"), [(0.2, "is better in"), (-0.2, "is worse in"), (0.05, "shows no difference")]
+)
+def test_verdict_prefers_the_paired_difference(tmp_path: Path, gain: float, said: str):
+    points = usual(41.5 + gain - 24.1)
+    points[2] |= measured("psnr_over_plain", gain, 0.1)
+    (sentence,) = verdicts(load_results(a_run(tmp_path / "run", points)))
+    assert said in sentence.split("PSNR")[0] and f"paired difference {gain}" in sentence
+
+
+def test_verdict_does_not_claim_what_it_cannot_know(tmp_path: Path):
+    def told(*points: dict[str, Any]) -> str:
+        return verdicts(load_results(a_run(tmp_path / "run", list(points))))[0]
+
+    redi = a_point("redi", 20, 24.1)
+    assert told(redi) == (
+        "ReDi (ddim, k = 8, v = 28) takes 20 calls; "
+        "no run of the same sampler with as many calls stands beside it."
+    )
+    assert "no run of the same" in told(redi, a_point("plain", 22, 40.0))
+    assert "no run of the same" in told(redi, a_point("plain", 20, 40.0, sampler="pndm"))
+    assert "at 21 calls it is worse" in told(redi, a_point("plain", 21, 40.0))
+    assert "nothing was measured" in told(redi, a_point("plain", 20))
+    assert "for want of an interval, in PSNR" in told(
+        redi, a_point("plain", 20, psnr=None) | {"psnr": 40.0}
+    )
+    assert verdicts(load_results(a_run(tmp_path / "none", [a_point("full", 40)]))) == []
+
+
+def test_fewest_calls_at_full_quality(tmp_path: Path):
+    points = [
+        a_point("full", 40, 50.0),
+        *(a_point("plain", nfe, psnr) for nfe, psnr in ((30, 49.8), (20, 49.5), (10, 45.0))),
+        a_point("redi", 15, 51.0),
+    ]
+    found = load_results(a_run(tmp_path / "run", points)).points
+    assert calls_at_full_quality(found, "plain", PSNR) == 20
+    assert calls_at_full_quality(found, "redi", PSNR) == 15
+    assert calls_at_full_quality(found, "jump", PSNR) is None
+    assert calls_at_full_quality(found[1:], "plain", PSNR) is None
+
+
+# Pareto front
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    points=st.lists(st.tuples(st.integers(0, 6), st.integers(-3, 6)), max_size=14),
+    higher=st.booleans(),
+)
+def test_front_is_what_nothing_dominates(points: list[tuple[int, int]], higher: bool):
+    sign = 1 if higher else -1
+
+    def dominates(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        return a[0] <= b[0] and sign * a[1] >= sign * b[1] and a != b
+
+    front = pareto_front(points, lambda p: p[0], lambda p: p[1], higher)
+    rest = copy.copy(points)
+    for point in front:
+        rest.remove(point)
+    assert [p[0] for p in front] == sorted(p[0] for p in front)
+    assert not any(dominates(a, b) for a in points for b in front)
+    assert all(any(dominates(a, b) for a in front) for b in rest)
+
+
+def test_plot_has_a_panel_for_each_metric_that_is_there(tmp_path: Path):
+    one = load_results(a_run(tmp_path / "one", [a_point("plain", 20, 40.0)]))
+    three = load_results(a_run(tmp_path / "three", usual()))
+    pareto_plot([one], tmp_path / "one.png")
+    pareto_plot([one, three], tmp_path / "three.png")
+    narrow, wide = (Image.open(tmp_path / f"{name}.png") for name in ("one", "three"))
+    assert narrow.height == wide.height and wide.width - narrow.width == 2 * 490
+    bare = load_results(a_run(tmp_path / "bare", [a_point("plain", 20)]))
+    with pytest.raises(UsageError, match="none of psnr, clip_score"):
+        pareto_plot([bare], tmp_path / "bare.png")
+    assert not list(tmp_path.glob("bare.png")) and not list(tmp_path.glob(".*"))
+
+
+# Sheets
+
+
+def picture(red: int, side: int = 64) -> np.ndarray:
+    image = np.zeros((side, side, 3), np.uint8)
+    image[..., 0] = red
+    image[0, 0] = (0, 255, 0)
+    return image
+
+
+def test_sheet_shows_each_picture_twice_as_large_pixel_for_pixel(tmp_path: Path):
+    rows = [
+        SheetRow("a small red apple", {"full": picture(10), "redi": picture(20)}),
+        SheetRow("a boat " * 40, {"full": picture(30)}, {"full": "PSNR 24.1\na neighbour " * 3}),
+        SheetRow("x" * 60, {"redi": picture(40)}, {"redi": "left-hand " * 9}),
+    ]
+    sheet(rows, tmp_path / "sheet.png", ["full", "redi"], METHODS)
+    page = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    left = MARGIN + PROMPT_WIDTH + GAP
+    assert page.shape[1] == left + 2 * 128 + GAP + MARGIN
+    for red, x in ((10, left), (20, left + 128 + GAP), (30, left), (40, left + 128 + GAP)):
+        found = np.argwhere((page == (red, 0, 0)).all(2) & (np.arange(page.shape[1]) >= x))
+        top = found[:, 0].min()
+        block = page[top : top + 128, x : x + 128]
+        assert (block[:2, :2] == (0, 255, 0)).all()
+        assert (block.reshape(-1, 3) == (red, 0, 0)).all(1).sum() == 128 * 128 - 4
+    assert (page[:, -MARGIN:] == 255).all() and (page[-MARGIN:] == 255).all()
+    assert (page[:, MARGIN : MARGIN + PROMPT_WIDTH] < 100).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "said"),
+    [
+        ([SheetRow("a", {"x": picture(1)})], [], "columns is empty"),
+        ([SheetRow("a", {"x": picture(1)})], ["y"], "no picture for columns"),
+        ([], ["x"], "no picture for columns"),
+        ([SheetRow("a", {"x": picture(1) / 255})], ["x"], "give uint8"),
+        (
+            [SheetRow("a", {"x": picture(1), "y": picture(1, 32)})],
+            ["x", "y"],
+            "pictures of one size",
+        ),
+    ],
+)
+def test_sheet_refuses_what_it_cannot_draw(
+    tmp_path: Path, rows: list[SheetRow], columns: list[str], said: str
+):
+    with pytest.raises(UsageError, match=said):
+        sheet(rows, tmp_path / "sheet.png", columns, {})
+
+
+# Summary
+
+
+def test_summary_holds_every_point_of_every_run(tmp_path: Path):
+    a_run(tmp_path / "v=28", usual())
+    a_run(tmp_path / "v=33", [*usual()[:2], a_point("redi", 15, 22.0, value_step=33)])
+    pndm = [point | {"sampler": "pndm"} for point in usual(20.0)]
+    a_run(tmp_path / "more" / "pndm", pndm)
+    paths = summarise(tmp_path)
+    assert [path.name for path in paths] == [
+        "summary.json",
+        "summary.csv",
+        "summary.md",
+        "pareto.png",
+    ]
+
+    summary = json.loads(paths.json.read_text())
+    assert [run["run"] for run in summary["runs"]] == ["more/pndm", "v=28", "v=33"]
+    assert summary["fronts"]["ddim"]["psnr"] == [
+        {"run": "v=33", "method": "redi", "nfe": 15.0, "value": 22.0},
+        {"run": "v=28", "method": "plain", "nfe": 20.0, "value": 41.5},
+        {"run": "v=33", "method": "plain", "nfe": 20.0, "value": 41.5},
+    ]
+
+    with open(paths.csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11 and {row["config_hash"] for row in rows} == {"v=28", "v=33", "pndm"}
+    (late,) = [row for row in rows if row["value_step"] == "33"]
+    assert (late["run"], late["psnr"], late["psnr_low"]) == ("v=33", "22.0", "21.7")
+    assert late["clip_score"] == "" and late["key_step"] == "8"
+    redi = next(row for row in rows if row["method"] == "redi" and row["run"] == "v=28")
+    assert float(redi["prompt_fidelity.object_high"]) == pytest.approx(0.9)
+
+    text = paths.markdown.read_text("utf-8")
+    ddim, other = text.split("## ddim")[1].split("## pndm")
+    assert ddim.count("| same sampler, same calls | 20 |") == 1  # both runs hold it
+    assert ddim.count("ReDi (ddim") == 2 and "`v=33`: ReDi" in ddim
+    assert "it is worse in PSNR" in ddim and "it is better in PSNR" in other
+    assert "| CLIP score | 20 | 20 |" in ddim
+    assert Image.open(paths.plot).width > 1000
+
+    again = summarise(tmp_path)
+    assert again == paths and json.loads(paths.json.read_text()) == summary
+
+
+def test_summary_of_a_single_run(run: Path):
+    paths = summarise(run)
+    assert json.loads(paths.json.read_text())["runs"][0]["run"] == "one"
+    assert "1 finished run." in paths.markdown.read_text("utf-8")
