@@ -149,7 +149,7 @@ def _kb(arguments: list[str]) -> None:
     action = arguments[0]
 
     def job(config: Any) -> None:
-            from redi.tasks.kb import kb_action
+        from redi.tasks.kb import kb_action
 
         kb_action(action, config, _console())
 
@@ -177,7 +177,7 @@ def _report(arguments: list[str]) -> None:
         _fail("report takes one directory: redi report DIR")
     root, console = Path(arguments[0]), _console()
     for run in find_runs(root):
-        print_table(load_results(run), console)
+        print_table(load_results(run, str(run.relative_to(root))), console)
     summarise(root)
     console.print(f"Summary: {root}")
 

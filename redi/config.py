@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from redi.tasks.training import StageConfig
+from redi.theory.config import TheoryConfig
 
 
 @dataclass
@@ -28,6 +29,8 @@ class SamplingConfig:
 
 @dataclass
 class ModelConfig:
+    #: pipeline | analytic (a Gaussian mixture with closed-form predictions; redi theory only)
+    kind: str = "pipeline"
     #: folder of a diffusers pipeline; null: the model that ships with redi
     path: str | None = None
     #: float32 | bfloat16 | float16
@@ -88,9 +91,7 @@ class RetrievalConfig:
 @dataclass
 class MetricsConfig:
     #: which groups run: any of fidelity, prompt, distribution, cost
-    hooks: list[str] = field(
-        default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"]
-    )
+    hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
     #: compute FD-scene on fewer pictures than feature dimensions
@@ -166,11 +167,30 @@ class TrainConfig:
     )
 
 
+@dataclass
+class TheoryRunConfig:
+    """`redi theory`: which model, samplers and prompts the bounds are checked on."""
+
+    samplers: list[str] = field(
+        default_factory=lambda: ["ddim", "pndm", "dpm_solver", "dpm_solver_pp"]
+    )
+    queries: int = 256
+    #: KB prompts; the analytic model always uses all that are left
+    entries: int = 440
+    guidance_scale: float = 2.0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    theory: TheoryConfig = field(default_factory=TheoryConfig)
+    #: where results.json and the figures go
+    run_dir: str = "outputs/theory"
+
+
 def register() -> None:
     """Give Hydra the schemas."""
     store = ConfigStore.instance()
     store.store(name="base_run", node=Config)
     store.store(name="base_train", node=TrainConfig)
+    store.store(name="base_theory", node=TheoryRunConfig)
     store.store(group="sampler", name="base_sampler", node=SamplerConfig)
     for group, node in {
         "model": ModelConfig,

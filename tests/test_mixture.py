@@ -82,12 +82,14 @@ def test_unknown_component_is_refused(model, prompt):
 def jacobian_norms(model: MixtureModel, prompt: str, t: int, x: torch.Tensor) -> torch.Tensor:
     predict = model.predictor(model.encode([prompt]))
     step = torch.tensor(t)
-    return torch.stack([
-        torch.linalg.matrix_norm(
-            jacrev(lambda z: predict(z.reshape(1, *SHAPE), step).flatten())(p.flatten()), ord=2
-        )
-        for p in x
-    ])
+    return torch.stack(
+        [
+            torch.linalg.matrix_norm(
+                jacrev(lambda z: predict(z.reshape(1, *SHAPE), step).flatten())(p.flatten()), ord=2
+            )
+            for p in x
+        ]
+    )
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -147,9 +149,7 @@ def test_the_flow_ends_inside_the_prompts_component():
     """A sampler with many steps carries noise to samples near the mean of the prompt."""
     model = MixtureModel(components=6, guidance_scale=1.0)
     sampler = build_sampler("dpm_solver_pp", model.scheduler_config, 50, "trailing")
-    state = sampler.finish(
-        sampler.initial(points(64)), model.predictor(model.encode(["c"] * 64))
-    )
+    state = sampler.finish(sampler.initial(points(64)), model.predictor(model.encode(["c"] * 64)))
     offsets = state.latents.double().flatten(1) - model.means[2]
     assert abs(float(offsets.std()) - model.deviation) < 0.05 * model.deviation
 

@@ -155,9 +155,7 @@ def test_step_map_form_is_sharper(seen, name):
 def test_ddim_recursion_equals_its_closed_form(seen):
     pairs = seen["ddim"].pairs
     n, total = len(pairs.updates), None
-    factors = [
-        1 + abs(u.gain) * pairs.secant[i] * u.alpha for i, u in enumerate(pairs.updates)
-    ]
+    factors = [1 + abs(u.gain) * pairs.secant[i] * u.alpha for i, u in enumerate(pairs.updates)]
     total = pairs.distance[0] * math.prod(factors)
     for i, update in enumerate(pairs.updates):
         rest = math.prod(factors[i + 1 :]) if i + 1 < n else 1.0

@@ -83,10 +83,10 @@ class MixtureModel:
         size = latent_shape[0] * latent_shape[1] * latent_shape[2]
         self.names = NAMES[:components]
         self.means = spread * torch.randn(components, size, generator=generator).double()  # (M, D)
-        self.colours = torch.randn(3, latent_shape[0], generator=generator).double()       # (3, C)
+        self.colours = torch.randn(3, latent_shape[0], generator=generator).double()  # (3, C)
         # diffusers' own float32 table, so that levels agree with the samplers to the last bit
         table = DDIMScheduler.from_config(self.scheduler_config).alphas_cumprod.double()
-        self.alpha, self.sigma = table.sqrt(), (1 - table).sqrt()                          # (T,)
+        self.alpha, self.sigma = table.sqrt(), (1 - table).sqrt()  # (T,)
 
     def prompts(self, most: int = 3) -> list[str]:
         """All different prompts of 1 to `most` components, in a fixed order."""
@@ -99,7 +99,7 @@ class MixtureModel:
         return Conditioning(tuple(prompts), masks[:, None].to(self.dtype))
 
     def predictor(self, conditioning: Conditioning) -> Predict:
-        mask = conditioning.states[:, 0] > 0                                               # (B, M)
+        mask = conditioning.states[:, 0] > 0  # (B, M)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             if len(latents) != len(mask):
@@ -121,9 +121,9 @@ class MixtureModel:
         probabilities of the admitted components. Equals `-sigma` times the score.
         """
         alpha, sigma, means = alpha.to(self.dtype), sigma.to(self.dtype), self.means.to(self.dtype)
-        x = latents.to(self.dtype).flatten(1)                                              # (B, D)
+        x = latents.to(self.dtype).flatten(1)  # (B, D)
         variance = (alpha * self.deviation) ** 2 + sigma**2
-        logits = (alpha * x @ means.T - alpha**2 * means.square().sum(1) / 2) / variance   # (B, M)
+        logits = (alpha * x @ means.T - alpha**2 * means.square().sum(1) / 2) / variance  # (B, M)
         posterior = logits.masked_fill(~mask, -torch.inf).softmax(1)
         return (sigma * (x - alpha * posterior @ means) / variance).reshape(latents.shape)
 

@@ -55,7 +55,9 @@ class ExactSearch:
         distances = torch.empty((len(flat), neighbours), dtype=torch.float64)
         for part in sorted(set(partitions)):
             if part not in self.indexes:
-                raise UsageError(f"the KB has no trajectory with noise {part}: use a larger kb.size")
+                raise UsageError(
+                    f"the KB has no trajectory with noise {part}: use a larger kb.size"
+                )
             chosen = torch.tensor([i for i, p in enumerate(partitions) if p == part])
             members = torch.from_numpy(self.members[part])
             wanted = min(neighbours + _EXTRA, len(members))

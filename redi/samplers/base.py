@@ -90,7 +90,9 @@ class Sampler(ABC):
             state = record.state
             yield record
 
-    def finish(self, state: SamplerState, predict: Predict, stop: int | None = None) -> SamplerState:
+    def finish(
+        self, state: SamplerState, predict: Predict, stop: int | None = None
+    ) -> SamplerState:
         """The state after `stop` updates (the end by default)."""
         for record in self.run(state, predict, stop):
             state = record.state

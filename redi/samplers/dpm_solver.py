@@ -46,4 +46,3 @@ class DPMSolver(Sampler):
 
 class DPMSolverPlusPlus(DPMSolver):
     name = "dpm_solver_pp"
-

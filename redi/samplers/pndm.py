@@ -44,9 +44,7 @@ class PNDM(Sampler):
             return self._call(state, predict, self.call_timesteps[state.step][0], counter)
         first, second = self.call_timesteps[0]
         euler = self._call(state, predict, first, 0)
-        trapezoid = self._call(
-            replace(euler.state, step=0), predict, second, 1, held=state.latents
-        )
+        trapezoid = self._call(replace(euler.state, step=0), predict, second, 1, held=state.latents)
         return StepRecord(trapezoid.state, euler.predictions + trapezoid.predictions)
 
     def resume(

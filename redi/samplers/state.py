@@ -59,7 +59,8 @@ class SamplerState:
         first = states[0]
         shapes = {(state.step, len(state.history), state.legacy_counter) for state in states}
         if len(shapes) > 1:
-            raise ValueError(f"only states at one step can be joined, got {sorted(map(str, shapes))}")
+            found = sorted(map(str, shapes))
+            raise ValueError(f"only states at one step can be joined, got {found}")
         held = [s.legacy_sample for s in states if s.legacy_sample is not None]
         return replace(
             first,

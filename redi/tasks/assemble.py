@@ -104,6 +104,11 @@ def model_from(
     config: ModelConfig, guidance_scale: float, negative_prompt: str
 ) -> TextToImageModel:
     """Load the pipeline; the embedded one where no path is given."""
+    if config.kind != "pipeline":
+        raise UsageError(
+            f"model.kind={config.kind!r} has no pictures to evaluate: use model=emoji or "
+            "model=local (model=analytic is for 'redi theory')"
+        )
     path = EMBEDDED_MODEL if config.path is None else Path(config.path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = load_pipeline(path, _DTYPES[config.dtype], device)

@@ -113,7 +113,7 @@ class CostHook(MetricHook):
         means = {name: float(np.mean(table.column(method, name))) for name in names}
         full = float(np.mean(table.column("full", "nfe")))
         seconds = sum(means[name] for name in names[1:])
-        return {**means, "seconds_per_image": seconds, "speedup": full / max(means["nfe"], 1e-9)}
+        return {**means, "seconds_per_image": seconds, "speedup": full / means["nfe"]}
 
 
 class FidelityHook(MetricHook):
@@ -137,9 +137,7 @@ class FidelityHook(MetricHook):
             }
             if outcome.at_value is not None:
                 true = full.watched[result.value_step]
-                found["latent_error_at_value"] = (
-                    latent_error(outcome.at_value, true).cpu().numpy()
-                )
+                found["latent_error_at_value"] = latent_error(outcome.at_value, true).cpu().numpy()
             if outcome.found is not None:
                 found["key_distance"] = outcome.found.distances[:, 0].numpy()
                 found["neighbour_row"] = outcome.found.rows[:, 0].numpy()

@@ -93,7 +93,7 @@ class RunWriter:
         points = [self._point(module, hooks, method) for method in METHODS if method in table.rows]
         write_durably(self.run_dir / "per_image.parquet", lambda p: self._parquet(module, p))
         if config.report.sheet_rows:
-            write_durably(self.run_dir / "sheet.png", lambda p: self._sheet(module, p))
+            self._sheet(module, self.run_dir / "sheet.png")
         write_durably(
             self.run_dir / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(config))
         )
@@ -112,8 +112,8 @@ class RunWriter:
                     "kb_hash": kb.content_hash,
                     "kb_entries": len(kb),
                     "kb_bytes_per_entry": kb.disk_bytes / (len(kb.shards) * kb.manifest.shard_size),
-                    "started": self.started,
-                    "seconds": time.time() - self.started,
+                    "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "seconds": round(time.time() - self.started, 1),
                 },
                 "config": asdict(config),
                 "reference": {"evaluator_accuracy": evaluator.accuracies if evaluator else {}},

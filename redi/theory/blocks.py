@@ -66,9 +66,7 @@ def certificate_block(seen: Observation, perturbation: float) -> dict[str, Any]:
         },
         "perturbation": perturbation,
         "perturbed_violations": caught,
-        "swapped_prompt": {
-            "pairs": len(swapped.ratio), "violations": int(swapped.violated.sum())
-        },
+        "swapped_prompt": {"pairs": len(swapped.ratio), "violations": int(swapped.violated.sum())},
         "random_neighbour": {
             "pairs": len(seen.random_pairs.query),
             "violations": int(check(seen.random_pairs).violated.sum()),
@@ -131,14 +129,16 @@ def plug_in_block(
             for form in FORMS:
                 at_value = plug_in.pair_bounds(chosen, form)[v - key_step]
                 picture = plug_in.picture_error(seen.pairs, jump, form)[held_out]
-                rows.append({
-                    "quantile": plug_in.quantile,
-                    "form": form,
-                    "pairs": coverage(at_value, chosen.distance[v - key_step]),
-                    "final": coverage(plug_in.error(seen.pairs, jump, form)[held_out], actual),
-                    "picture": coverage(picture, jump.picture_error[held_out]),
-                    "decoder_constant": plug_in.decoder,
-                })
+                rows.append(
+                    {
+                        "quantile": plug_in.quantile,
+                        "form": form,
+                        "pairs": coverage(at_value, chosen.distance[v - key_step]),
+                        "final": coverage(plug_in.error(seen.pairs, jump, form)[held_out], actual),
+                        "picture": coverage(picture, jump.picture_error[held_out]),
+                        "decoder_constant": plug_in.decoder,
+                    }
+                )
         certified = {form: certified_error(seen.pairs, jump, form) for form in FORMS}
         predictors = {
             **{f"certificate_{form}": bound for form, bound in certified.items()},
@@ -175,7 +175,7 @@ def conformal_block(
     seen: Observation, plug_in: PlugIn, calibration: Tensor, config: TheoryConfig
 ) -> dict[str, Any]:
     """Adaptive skip per score and level over random splits of the other queries (section 5)."""
-    errors = torch.stack([jump.relative_error for jump in seen.jumps.values()], 1)          # (Q, V)
+    errors = torch.stack([jump.relative_error for jump in seen.jumps.values()], 1)  # (Q, V)
     savings = torch.tensor([seen.calls_saved(v) for v in seen.jumps])
     tolerance = config.tolerance
     if tolerance is None:

@@ -51,9 +51,7 @@ def continuation_bound(
     if form == "step_map":
         return propagate_growth(start, constants, sources)[-1]
     same = [torch.zeros_like(start)] * len(jump.updates[0].weights)
-    return propagate(
-        jump.updates, start, same, constants, torch.zeros_like(constants), sources
-    )[-1]
+    return propagate(jump.updates, start, same, constants, torch.zeros_like(constants), sources)[-1]
 
 
 def certified_error(pairs: PairRecord, jump: JumpRecord, form: str) -> Tensor:
@@ -76,11 +74,11 @@ class PlugIn:
 
     quantile: float
     constants: Mapping[str, Tensor]
-    mismatch: Tensor                            # (n, 1)
+    mismatch: Tensor  # (n, 1)
     after: Mapping[tuple[str, int], Tensor]
-    history: Mapping[int, Tensor]               # per value step (N - v, 1)
-    state_norm: Mapping[int, float]             # per value step
-    decoder: float                              # distance of pictures over distance of latents
+    history: Mapping[int, Tensor]  # per value step (N - v, 1)
+    state_norm: Mapping[int, float]  # per value step
+    decoder: float  # distance of pictures over distance of latents
 
     def pair_bounds(self, pairs: PairRecord, form: str) -> Tensor:
         """Plug-in bounds (n + 1, P); they use of a pair only what is known at the key step."""
@@ -118,10 +116,12 @@ def estimate_constants(
     def over(values: Tensor) -> Tensor:
         return torch.quantile(values, quantile, dim=-1, keepdim=True, interpolation="higher")
 
-    ratios = torch.cat([
-        jump.picture_error[queries] / (jump.final_alpha * jump.distance[-1, queries])
-        for jump in jumps.values()
-    ])
+    ratios = torch.cat(
+        [
+            jump.picture_error[queries] / (jump.final_alpha * jump.distance[-1, queries])
+            for jump in jumps.values()
+        ]
+    )
     after = {}
     for v, jump in jumps.items():
         after["lipschitz", v] = over(jump.secant[:, queries])

@@ -66,9 +66,7 @@ class TheoryConfig:
                 f"theory.weights={self.weights!r} is unknown: use one of {', '.join(WEIGHTS)}"
             )
         if self.resume not in ("rewarm", "retrieved"):
-            raise UsageError(
-                f"theory.resume={self.resume!r} has no bound: use rewarm or retrieved"
-            )
+            raise UsageError(f"theory.resume={self.resume!r} has no bound: use rewarm or retrieved")
         if not 0 < self.calibration_share < 1:
             raise UsageError(
                 f"theory.calibration_share={self.calibration_share} is no share: use 0.4 or so"

@@ -34,9 +34,9 @@ class Fleet:
         self.sampler, self.predictors, self.batch_size = sampler, predictors, batch_size
         self.updates = {update.index: update for update in updates}
         self.state = self.before = state
-        self.y = self.y_before = self._normalised()     # (B, C, H, W) x / alpha, float64
-        self.noise = state.latents                      # (B, C, H, W) e of the last update
-        self.rounding = torch.zeros(len(state))         # (B,) what the last update may add to y
+        self.y = self.y_before = self._normalised()  # (B, C, H, W) x / alpha, float64
+        self.noise = state.latents  # (B, C, H, W) e of the last update
+        self.rounding = torch.zeros(len(state))  # (B,) what the last update may add to y
         self.predictions: deque[Tensor] = deque(maxlen=_REACH)
 
     @classmethod

@@ -26,15 +26,15 @@ class JumpRecord:
 
     value_step: int
     updates: tuple[Update, ...]
-    weights: Tensor                   # (Q, H)
-    state_norm: Tensor                # (Q,) ||y_v|| of the full run
-    distance: Tensor                  # (n + 1, Q) ||y_i - y^_i||
-    secant: Tensor                    # (n, Q) eta_i between the full and the resumed run
-    growth: Tensor                    # (n, Q) secant constant of the resumed step map
-    history_term: Tensor              # (n, Q) R_i
-    rounding: Tensor                  # (n, Q)
-    final_norm: Tensor                # (Q,) ||y_N|| of the full run
-    picture_error: Tensor             # (Q,) ||D(x_N) - D(x^_N)||
+    weights: Tensor  # (Q, H)
+    state_norm: Tensor  # (Q,) ||y_v|| of the full run
+    distance: Tensor  # (n + 1, Q) ||y_i - y^_i||
+    secant: Tensor  # (n, Q) eta_i between the full and the resumed run
+    growth: Tensor  # (n, Q) secant constant of the resumed step map
+    history_term: Tensor  # (n, Q) R_i
+    rounding: Tensor  # (n, Q)
+    final_norm: Tensor  # (Q,) ||y_N|| of the full run
+    picture_error: Tensor  # (Q,) ||D(x_N) - D(x^_N)||
     final_alpha: float
 
     @property

@@ -151,7 +151,7 @@ def _check_levels(sampler: Sampler) -> None:
     """Refuse grids on which the network is called at another level than the state's."""
     table = sampler.scheduler.alphas_cumprod.double()
     calls = torch.tensor([int(timesteps[0]) for timesteps in sampler.call_timesteps])
-    called = ((1 - table[calls]) / table[calls]).sqrt()                                    # (N,)
+    called = ((1 - table[calls]) / table[calls]).sqrt()  # (N,)
     state = sampler.levels.rho[:-1]
     if ((called - state).abs() > _SAME_LEVEL * state).any():
         spacing = sampler.scheduler.config.timestep_spacing

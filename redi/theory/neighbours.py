@@ -25,10 +25,14 @@ def nearest(queries: Tensor, entries: Tensor, count: int) -> tuple[Tensor, Tenso
             f"theory.neighbours={count} is more than the {len(entries)} entries of the KB: "
             "use fewer neighbours or more entries"
         )
-    distances = torch.stack([
-        torch.cat([norms(chunk.double() - query.double()) for chunk in entries.split(_SEARCH_ROWS)])
-        for query in queries
-    ])                                                                                     # (Q, M)
+    distances = torch.stack(
+        [
+            torch.cat(
+                [norms(chunk.double() - query.double()) for chunk in entries.split(_SEARCH_ROWS)]
+            )
+            for query in queries
+        ]
+    )  # (Q, M)
     found = distances.topk(count, largest=False)
     return found.values.cpu(), found.indices.cpu()
 
@@ -47,8 +51,8 @@ def fit_weights(query: Tensor, keys: Tensor, kind: str) -> Tensor:
     """
     if kind not in WEIGHTS:
         raise UsageError(f"theory.weights={kind!r} is unknown: use one of {', '.join(WEIGHTS)}")
-    rows = keys.double().flatten(1).cpu()                                                  # (H, D)
-    target = query.double().flatten().cpu()                                                # (D,)
+    rows = keys.double().flatten(1).cpu()  # (H, D)
+    target = query.double().flatten().cpu()  # (D,)
     if kind == "least_squares":
         return torch.linalg.lstsq(rows.T, target[:, None], driver="gelsd").solution[:, 0]
     offsets = rows - target
@@ -62,7 +66,9 @@ def fit_weights(query: Tensor, keys: Tensor, kind: str) -> Tensor:
 
 def combine(weights: Tensor, values: Tensor, rows: Tensor) -> Tensor:
     """`sum_h w_qh value_h` (Q, ...) for weights and rows (Q, H) of values (M, ...), float64."""
-    return torch.stack([
-        torch.einsum("h,h...->...", w.to(values.device), values[r].double())
-        for w, r in zip(weights, rows, strict=True)
-    ])
+    return torch.stack(
+        [
+            torch.einsum("h,h...->...", w.to(values.device), values[r].double())
+            for w, r in zip(weights, rows, strict=True)
+        ]
+    )

@@ -33,8 +33,8 @@ class Observation:
     #: Q pairs with the nearest entry, evaluated with the entry's prompt in the query's place
     swapped_pairs: PairRecord
     jumps: Mapping[int, JumpRecord]
-    key_distance: Tensor              # (Q,) nearest key, in units of y
-    fit_residual: Tensor              # (Q,) || y_k - sum_h w_h y^h_k ||
+    key_distance: Tensor  # (Q,) nearest key, in units of y
+    fit_residual: Tensor  # (Q,) || y_k - sum_h w_h y^h_k ||
 
     def calls_saved(self, value_step: int) -> int:
         """Network calls that a jump from the key step to `value_step` does not make."""
@@ -67,10 +67,12 @@ def observe(
         entries.advance()
 
     key_distance, rows = nearest(query_fleet.y, entries.y, config.neighbours)
-    weights = torch.stack([
-        fit_weights(key, entries.y[r], config.weights)
-        for key, r in zip(query_fleet.y, rows, strict=True)
-    ])                                                                                     # (Q, H)
+    weights = torch.stack(
+        [
+            fit_weights(key, entries.y[r], config.weights)
+            for key, r in zip(query_fleet.y, rows, strict=True)
+        ]
+    )  # (Q, H)
     residual = norms(query_fleet.y - combine(weights, entries.y, rows)).cpu()
     middle = (config.key_step + config.value_steps[-1]) // 2
     swapped = predictors_of(model, [kb_prompts[int(r)] for r in rows[:, 0]], config.batch_size)

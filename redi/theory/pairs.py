@@ -39,17 +39,17 @@ class PairRecord:
     """Numbers along P pairs for the n updates from the key step on; all float64."""
 
     updates: tuple[Update, ...]
-    query: Tensor                     # (P,) row of the query
-    entry: Tensor                     # (P,) row of the KB entry
-    distance: Tensor                  # (n + 1, P) Delta_i
-    noise_gap: Tensor                 # (n, P) ||e_i - e'_i||
-    secant: Tensor                    # (n, P) eta_i
-    growth: Tensor                    # (n, P) secant constant of the step map, PROOF.md (5)
-    mismatch: Tensor                  # (n, P) delta_i
-    unreproduced: Tensor              # (n, P) ||e_i - e_i evaluated again|| beyond rounding
-    residual: Tensor                  # (n, P) how far the update misses the difference of states
-    move: Tensor                      # (n, P) size of the terms of the update
-    rounding: Tensor                  # (n, P) rounding that the sampler's arithmetic may add
+    query: Tensor  # (P,) row of the query
+    entry: Tensor  # (P,) row of the KB entry
+    distance: Tensor  # (n + 1, P) Delta_i
+    noise_gap: Tensor  # (n, P) ||e_i - e'_i||
+    secant: Tensor  # (n, P) eta_i
+    growth: Tensor  # (n, P) secant constant of the step map, PROOF.md (5)
+    mismatch: Tensor  # (n, P) delta_i
+    unreproduced: Tensor  # (n, P) ||e_i - e_i evaluated again|| beyond rounding
+    residual: Tensor  # (n, P) how far the update misses the difference of states
+    move: Tensor  # (n, P) size of the terms of the update
+    rounding: Tensor  # (n, P) rounding that the sampler's arithmetic may add
     #: gaps (P,) of the predictions made before the key step, newest first
     history_gaps: tuple[Tensor, ...]
     #: residuals (P,) of updates with one coefficient changed, and the step that was changed
@@ -149,7 +149,7 @@ class PairRecorder:
         self, update: Update, rows: slice, idx: Tensor, own: Tensor, crossed: Tensor
     ) -> dict[str, Tensor]:
         queries, entries = self.queries, self.entries
-        e, other = queries.noise[rows].double(), entries.noise[idx].double()      # (B, C, H, W)
+        e, other = queries.noise[rows].double(), entries.noise[idx].double()  # (B, C, H, W)
         own, crossed = own.double(), crossed.double()
         before = queries.y_before[rows] - entries.y_before[idx]
         after = queries.y[rows] - entries.y[idx]
