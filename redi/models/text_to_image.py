@@ -136,8 +136,8 @@ def load_pipeline(path: Path, dtype: torch.dtype, device: torch.device) -> Stabl
         pipeline = StableDiffusionPipeline.from_pretrained(
             path, torch_dtype=dtype, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UsageError(
             f"model.path={str(path)!r} cannot be loaded as a Stable Diffusion pipeline "
             f"({reason}): check the folder or download it again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,11 @@ def manifest_from(
     return Manifest(_identity(config, steps, model, sampler), tuple(columns), config.kb.shard_size)
 
 
+def _plain(value: Any) -> Any:
+    """JSON has no infinities, which schedulers use as "no limit"."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _identity(
     config: Config, steps: list[int], model: TextToImageModel, sampler: Sampler
 ) -> dict[str, Any]:
@@ -198,7 +204,7 @@ def _identity(
     identity = {
         **model.identity(),
         "sampler": config.sampler.name,
-        "scheduler": {k: v for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
+        "scheduler": {k: _plain(v) for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
         "steps": sampler.num_steps,
         "timesteps": [int(t) for t in scheduler.timesteps],
         "key_step": steps[0],
