@@ -83,11 +83,15 @@ def _console() -> Any:
 def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -> None:
     """Check every point of the command line, then hand over to Hydra."""
     import hydra
+    from diffusers.utils import logging as diffusers_logging
     from omegaconf import OmegaConf
+    from transformers.utils import logging as transformers_logging
 
     from redi.composition import CONF, points
     from redi.config import register
 
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     register()
     for overrides in points(arguments):
         config = _compose(config_name, overrides)
@@ -131,6 +135,7 @@ def _sweep_folder(arguments: list[str]) -> list[str]:
 def _run(config: Any, may_build: bool) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
     from redi.tasks.assemble import check
     from redi.tasks.run import main_job, run_name
 

@@ -34,6 +34,12 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
 def points(arguments: list[str]) -> list[list[str]]:
     """Override lists of all points that a command line asks for."""
     overrides = [a for a in arguments if not a.startswith("-") and not a.startswith("hydra")]
+    for override in overrides:
+        if override[0] in "+~":
+            raise UsageError(
+                f"{override!r} adds or removes a key, and the keys are fixed: "
+                "write key=value; 'redi run --cfg job' lists every key"
+            )
     if not {"-m", "--multirun"} & set(arguments):
         return [overrides]
     try:

@@ -63,7 +63,9 @@ def test_noise_is_what_the_pipeline_would_draw() -> None:
     assert not torch.equal(other[0], drawn[0])
     assert [policy.kb_id(i) for i in range(6)] == [0, 1, 2, 3, 0, 1]
     per_prompt = NoisePolicy("per_prompt")
-    assert not {per_prompt.kb_id(i) for i in range(99)} & {per_prompt.query_id(i) for i in range(99)}
+    assert not {per_prompt.kb_id(i) for i in range(99)} & {
+        per_prompt.query_id(i) for i in range(99)
+    }
 
 
 def test_content_hash_sees_every_weight(tiny_model: TextToImageModel) -> None:

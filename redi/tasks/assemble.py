@@ -21,6 +21,7 @@ from redi.models.base import DiffusionModel
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import SAMPLERS, Sampler, build_sampler
 from redi.samplers.base import RESUME_POLICIES
+from redi.tasks.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
 EMBEDDED_EVALUATOR = ASSETS / "emoji-clip"
@@ -90,9 +91,11 @@ def check(config: Config) -> Setting:
         raise UsageError(
             f"retrieval.resume={config.retrieval.resume!r} is unknown; use one of {known}"
         )
+    check_trainer(config.trainer)
     noise_from(config)
     stored_steps(config, setting)
     size = config.kb.shard_size
+    prompts_from(config.data, "query", config.data.num_queries)
     prompts_from(config.data, "kb", -(-config.kb.size // size) * size)  # whole shards
     return setting
 

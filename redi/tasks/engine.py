@@ -34,20 +34,24 @@ def progress_bar(title: str) -> ProgressBar:
     return ProgressBar(title)
 
 
+def check_trainer(config: TrainerConfig) -> None:
+    """Refuse what Lightning could not run."""
+    for name in ("devices", "num_nodes"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"trainer.{name}={getattr(config, name)} is too small: use at least 1")
+    for name, known in (
+        ("accelerator", ("auto", "cpu", "gpu")),
+        ("strategy", ("auto", "ddp", "ddp_spawn")),
+    ):
+        if getattr(config, name) not in known:
+            raise UsageError(
+                f"trainer.{name}={getattr(config, name)!r} is unknown; use one of {', '.join(known)}"
+            )
+
+
 def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: object) -> Trainer:
     """A Trainer without the files and messages that redi writes itself."""
-    if config.devices < 1 or config.num_nodes < 1:
-        name = "devices" if config.devices < 1 else "num_nodes"
-        value = getattr(config, name)
-        raise UsageError(f"trainer.{name}={value} is too small: use at least 1")
-    if config.accelerator not in ("auto", "cpu", "gpu"):
-        raise UsageError(
-            f"trainer.accelerator={config.accelerator!r} is unknown; use one of auto, cpu, gpu"
-        )
-    if config.strategy not in ("auto", "ddp", "ddp_spawn"):
-        raise UsageError(
-            f"trainer.strategy={config.strategy!r} is unknown; use one of auto, ddp, ddp_spawn"
-        )
+    check_trainer(config)
     strategy = config.strategy
     if strategy == "auto" and config.devices > 1 and config.num_nodes == 1:
         strategy = "ddp_spawn"

@@ -1,0 +1,153 @@
+"""The command line: one sentence for bad input, a whole run, a sweep that resumes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from redi import cli
+
+SMALL = [
+    "kb.size=8",
+    "kb.shard_size=8",
+    "kb.key_step=2",
+    "sampling.steps=8",
+    "data.num_queries=8",
+    "model.batch_size=8",
+    "metrics.allow_few=true",
+    "metrics.real_images=128",
+    "metrics.resamples=100",
+    "report.sheet_rows=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def redi(*arguments: str) -> None:
+    sys.argv = ["redi", *arguments]
+    cli.main()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        redi(*arguments)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("redi: ") and message.count("\n") == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["kb.key_step=30", "retrieval.value_step=30"], ["kb.key_step=30", "value_step=30"]),
+        (["retrieval.value_step=41"], ["retrieval.value_step=41", "sampling.steps=40"]),
+        (["kb.key_step=0"], ["kb.key_step=0", "at least 1"]),
+        (["retrieval.neighbours=97"], ["retrieval.neighbours=97", "kb.size=96"]),
+        (["retrieval.value_step=20", "retrieval.skip_length=5"], ["only one"]),
+        (["retrieval.skip_length=33"], ["retrieval.skip_length=33", "at most 32"]),
+        (["sampler=euler"], ["sampler", "euler", "ddim", "dpm_solver_pp"]),
+        (["kb.sise=4"], ["sise"]),
+        (["kb.size=many"], ["many"]),
+        (["+new=1"], ["new"]),
+        (["noise.policy=fixed"], ["noise.policy='fixed'", "per_prompt"]),
+        (["noise.bank_size=4"], ["noise.bank_size=4", "noise.policy=bank"]),
+        (["data.num_queries=900"], ["data.num_queries=900", "788"]),
+        (["data.num_queries=1"], ["data.num_queries=1"]),
+        (["model=local", "model.path=nowhere"], ["model.path='nowhere'", "not a directory"]),
+        (["model=analytic"], ["model=emoji"]),
+        (["model.dtype=float8"], ["model.dtype='float8'", "bfloat16"]),
+        (["metrics.hooks=[cost,fid]"], ["fid", "distribution"]),
+        (["metrics.hooks=[fidelity]"], ["cost"]),
+        (["baselines=[magic]"], ["magic", "neighbour"]),
+        (["data.num_queries=8"], ["data.num_queries=8", "metrics.allow_few=true"]),
+        (["data=file", "data.kb_file=a", "data.query_file=b"], ["data.query_file='b'"]),
+        (["kb.value_steps=[4]"], ["kb.value_steps", "kb.key_step=8"]),
+        (["trainer.devices=0"], ["trainer.devices=0"]),
+        (["-m", "kb.key_step=8,50"], ["kb.key_step=50"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(
+    overrides: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    message = refusal(capsys, *overrides)
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "outputs").exists()  # before any work
+
+
+def test_unknown_verbs_and_actions_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "kb, evaluate, train" in refusal(capsys, "build")
+    assert "build, info, verify" in refusal(capsys, "kb", "destroy")
+    assert "one directory" in refusal(capsys, "report")
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    redi("--help")
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in cli.VERBS)
+
+
+def test_the_main_job_and_everything_that_follows_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    redi(*SMALL, "run_dir=first")
+    shown = capsys.readouterr().out
+    assert "ReDi" in shown and "same sampler" in shown
+    run = tmp_path / "first"
+    results = json.loads((run / "results.json").read_text())
+    points = {point["method"]: point for point in results["points"]}
+    assert list(points) == ["full", "redi", "plain", "jump", "random", "prompt", "neighbour"]
+    assert points["full"]["nfe"] == 8 and points["redi"]["nfe"] == points["plain"]["nfe"] == 4
+    assert points["neighbour"]["nfe"] == 2 and points["redi"]["value_step"] == 6
+    assert "psnr" not in points["full"]
+    for point in points.values():
+        assert set(point["prompt_fidelity"]) >= {"object", "background", "style", "size", "place"}
+        assert point["fd_scene_low"] <= point["fd_scene"] <= point["fd_scene_high"]
+    for name in ("config_hash", "versions", "model_hash", "kb_hash"):
+        assert results["provenance"][name]
+    table = pq.read_table(run / "per_image.parquet").to_pylist()
+    assert len(table) == 7 * 8
+    mean = sum(row["psnr"] for row in table if row["method"] == "redi") / 8
+    assert abs(mean - points["redi"]["psnr"]) < 1e-9
+    assert not {r["neighbour_prompt"] for r in table} & {r["prompt"] for r in table}
+    for picture in ("sheet.png", "pareto.png"):
+        assert Image.open(run / picture).size[0] > 300
+
+    stamp = (run / "results.json").stat().st_mtime_ns
+    redi(*SMALL, "run_dir=first")
+    assert "Already finished" in capsys.readouterr().out
+    assert (run / "results.json").stat().st_mtime_ns == stamp
+    assert "already holds another run" in refusal(capsys, *SMALL, "run_dir=first", "seed=1")
+
+    redi("kb", "verify", *SMALL)
+    assert "as they were written" in capsys.readouterr().out
+    redi("kb", "info", *SMALL)
+    assert "8 in 1 shards" in capsys.readouterr().out
+    assert "kb.size=16 is more than the 8" in refusal(capsys, "evaluate", *SMALL, "kb.size=16")
+
+    shard = next((tmp_path / "outputs" / "kb").glob("*/step_0002/00000.safetensors"))
+    original = shard.read_bytes()
+    shard.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert "step_0002" in refusal(capsys, *SMALL, "seed=2")
+    shard.write_bytes(original)
+
+    sweep = ["-m", *SMALL, "retrieval.value_step=5,6", "run_dir=sweep"]
+    redi(*sweep)
+    done = sorted((tmp_path / "sweep").glob("*/results.json"))
+    assert len(done) == 2
+    done[0].unlink()  # as if it had been interrupted
+    stamp = done[1].stat().st_mtime_ns
+    redi(*sweep)
+    assert done[0].is_file() and done[1].stat().st_mtime_ns == stamp
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    assert len(summary["runs"]) == 2
+    redi("report", "sweep")
+    assert (tmp_path / "sweep" / "pareto.png").is_file()
