@@ -155,6 +155,8 @@ class TrainConfig:
     #: where finished weights go; null: the package's assets
     export_dir: str | None = None
     precision: str = "bf16-mixed"
+    #: held-out scenes that a finished stage is measured on
+    quality_images: int = 1024
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     autoencoder: StageConfig = field(
         default_factory=lambda: StageConfig(1500, 32, 2e-3, 100, 0.01, 100)

@@ -15,7 +15,7 @@ from redi.errors import UsageError
 _BLOCK = 1 << 20
 
 
-def write_durably(path: Path, write: Callable[[Path], None]) -> None:
+def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it and rename it into place.
 
     The temporary name is a function of the target, so what an interrupted write left behind is

@@ -295,11 +295,13 @@ class ReDi:
     ) -> SamplerState:
         like = prefix.state.latents
         latents = (normalised * self.sampler.levels.alpha[step]).to(like)
-        policy, history = self.setting.resume, ()
-        if policy == "retrieved" and (found is None or weights is None):
-            policy = "rewarm"  # nothing was retrieved, so there is no history to take over
-        elif policy == "retrieved" and self.sampler.history_after(step):
-            stored = self.kb.gather(step_group(step), "history", found.rows).double()
-            combined = (weights[:, :, None, None, None, None] * stored).sum(1)  # (B, J, C, H, W)
-            history = tuple(combined.to(like).unbind(1))
+        policy = self.setting.resume
+        history: tuple[Tensor, ...] = ()
+        if policy == "retrieved":
+            if found is None or weights is None:
+                policy = "rewarm"  # nothing was retrieved, so there is no history to take over
+            elif self.sampler.history_after(step):
+                stored = self.kb.gather(step_group(step), "history", found.rows).double()
+                combined = (weights[:, :, None, None, None, None] * stored).sum(1)
+                history = tuple(combined.to(like).unbind(1))  # from (B, J, C, H, W)
         return self.sampler.resume(step, latents, policy, history)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from redi.data.scenes import (
 )
 from redi.data.stream import to_pixels, to_tensor
 from redi.errors import UsageError
-from redi.tasks.train_tokenizer import MAX_TOKENS, train_tokenizer
+from redi.tasks.train_tokenizer import MAX_TOKENS, save_tokenizer, train_tokenizer
 
 
 def test_splits_cover_all_compositions_once() -> None:
@@ -101,3 +103,8 @@ def test_every_caption_fits_the_tokenizer_word_by_word() -> None:
             assert len(ids) <= MAX_TOKENS
             assert tokenizer.decode(ids[1:-1]).replace(" ", "") == text.replace(" ", "")
     assert len(tokenizer("xylophone").input_ids) > 3  # unknown words fall back to pieces
+
+
+def test_a_resumed_stage_keeps_its_tokenizer(tmp_path: Path) -> None:
+    first = save_tokenizer(tmp_path).get_vocab()
+    assert save_tokenizer(tmp_path).get_vocab() == first

@@ -83,8 +83,9 @@ def build(google: Path, twitter: Path, fluent: Path) -> None:
     rows, listed = [], []
     for short_name, noun in CONCEPTS.items():
         record = records.get(short_name)
-        sprites = [_sprite(style, record, roots) for style in STYLES] if record else [None]
-        if any(sprite is None for sprite in sprites):
+        drawn = [_sprite(style, record, roots) for style in STYLES] if record else []
+        sprites = [sprite for sprite in drawn if sprite is not None]
+        if record is None or len(sprites) < len(STYLES):
             print(f"left out {short_name}: not drawn in all of {', '.join(STYLES)}")
             continue
         rows.append(sprites)

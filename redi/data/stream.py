@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,19 @@ class SceneBatch:
     images: Tensor
     captions: list[str]
     scenes: list[Scene]
+
+
+class Numbers(Dataset[int]):
+    """Whole numbers as a data set; batches of them are int64 tensors."""
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, offset: int) -> int:
+        return self.values[offset]
 
 
 class SceneStream(Dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ class Writer:
                     raise ValueError(f"{group}/{column.name} has shape {array.shape}")
                 tensors[column.name] = array
             path = self.root / group / f"{shard:05d}.safetensors"
-            write_durably(path, lambda temporary, t=tensors: save_file(t, temporary))
+            write_durably(path, partial(save_file, tensors))
             files[str(path.relative_to(self.root))] = path
         table = pa.table(
             {

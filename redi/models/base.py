@@ -32,8 +32,10 @@ class DiffusionModel(Protocol):
     """A conditional noise model with guidance, a decoder and an identity."""
 
     latent_shape: tuple[int, int, int]
-    scheduler_config: Mapping[str, Any]
     meter: CallMeter
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]: ...
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts; the result of one prompt does not depend on the others."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from redi.config import Config
+from redi.data.stream import Numbers
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Entry, KnowledgeBase, Manifest, Writer, complete_count
 from redi.models.text_to_image import TextToImageModel
@@ -116,7 +117,7 @@ def build(
         trainer = trainer_from(config.trainer, [progress_bar("knowledge base")])
         if trainer.world_size == 1:
             task.model = model
-        loader: DataLoader[Any] = DataLoader(torch.tensor(todo), batch_size=1)
+        loader: DataLoader[Any] = DataLoader(Numbers(todo), batch_size=1)
         trainer.predict(task, loader, return_predictions=False)
     return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
 

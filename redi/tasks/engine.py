@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -45,11 +46,12 @@ def check_trainer(config: TrainerConfig) -> None:
     ):
         if getattr(config, name) not in known:
             raise UsageError(
-                f"trainer.{name}={getattr(config, name)!r} is unknown; use one of {', '.join(known)}"
+                f"trainer.{name}={getattr(config, name)!r} is unknown; "
+                f"use one of {', '.join(known)}"
             )
 
 
-def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: object) -> Trainer:
+def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: Any) -> Trainer:
     """A Trainer without the files and messages that redi writes itself."""
     check_trainer(config)
     strategy = config.strategy
@@ -57,7 +59,7 @@ def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: ob
         strategy = "ddp_spawn"
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    defaults: dict[str, object] = {
+    defaults: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from redi.config import Config
 from redi.data.noise import NoisePolicy
+from redi.data.stream import Numbers
 from redi.errors import UsageError
 from redi.inference import JUMPS, Outcome, ReDi, Setting, run_plain
 from redi.knowledge_base import KnowledgeBase
@@ -21,7 +22,7 @@ from redi.samplers import Sampler
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.tasks.hooks import BatchResult, MetricHook, Table
 
-METHODS = ("full", "redi", "plain", *(name for name in JUMPS if name != "redi"))
+METHODS: tuple[str, ...] = ("full", "redi", "plain", *(name for name in JUMPS if name != "redi"))
 
 
 def equal_calls(config: Config, model: TextToImageModel, calls: int) -> Sampler:
@@ -126,7 +127,8 @@ class Evaluate(LightningModule):
                 for method, images in pictures.items():
                     self.pictures.setdefault(method, {}).update(images)
         if self.trainer.is_global_zero:
-            hooks = [hook for hook in self.trainer.callbacks if isinstance(hook, MetricHook)]
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+            hooks = [hook for hook in callbacks if isinstance(hook, MetricHook)]
             self.write(self, hooks)
 
     def _encode(self, indices: list[int]) -> Any:
@@ -136,4 +138,4 @@ class Evaluate(LightningModule):
 
 def query_loader(count: int, batch_size: int) -> DataLoader[Any]:
     """Query numbers in fixed batches: what a picture is made with does not depend on workers."""
-    return DataLoader(torch.arange(count), batch_size=batch_size)
+    return DataLoader(Numbers(range(count)), batch_size=batch_size)

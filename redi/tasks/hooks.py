@@ -110,8 +110,14 @@ class CostHook(MetricHook):
 
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         names = ("nfe", "seconds_network", "seconds_retrieval", "seconds_rest")
-        means = {name: float(np.mean(table.column(method, name))) for name in names}
-        full = float(np.mean(table.column("full", "nfe")))
+
+        def mean(method: str, name: str) -> float:
+            values = table.column(method, name)
+            assert values is not None
+            return float(np.mean(values))
+
+        means = {name: mean(method, name) for name in names}
+        full = mean("full", "nfe")
         seconds = sum(means[name] for name in names[1:])
         return {**means, "seconds_per_image": seconds, "speedup": full / means["nfe"]}
 

@@ -169,7 +169,9 @@ class RunWriter:
         pq.write_table(pa.table({c: [row.get(c) for row in rows] for c in columns}), path)
 
     def _sheet(self, module: Evaluate, path: Path) -> None:
-        columns = [m for m in ("full", "redi", "plain", "neighbour") if m in module.pictures]
+        columns: list[str] = [
+            m for m in ("full", "redi", "plain", "neighbour") if m in module.pictures
+        ]
         rows = []
         for index in sorted(module.pictures["full"]):
             notes = {}

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from redi.config import TheoryRunConfig
 from redi.files import write_json
+from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
 from redi.tasks.assemble import model_from, prompts_from
 from redi.tasks.provenance import git_revision, machine, versions
@@ -21,8 +22,9 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
     """Run the study and write `results.json` beside the figures."""
     start, folder = time.time(), Path(config.run_dir)
     if config.model.kind == "analytic":
-        model = MixtureModel(guidance_scale=config.guidance_scale)
-        queries, entries = split_prompts(model.prompts(), config.queries, config.theory.seed)
+        mixture = MixtureModel(guidance_scale=config.guidance_scale)
+        model: DiffusionModel = mixture
+        queries, entries = split_prompts(mixture.prompts(), config.queries, config.theory.seed)
     else:
         model = model_from(config.model, config.guidance_scale, "")
         queries = prompts_from(config.data, "query", config.queries).texts

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
@@ -54,7 +55,7 @@ def _autoencoder(config: TrainConfig, root: Path, console: Console) -> dict[str,
     task = TrainAutoencoder(config.autoencoder, config.seed, folder / "sheets")
     report = _fit(task, config.autoencoder, config, folder, console)
     network = task.autoencoder.cpu().float()
-    report |= finish(network)
+    report |= finish(network, config.quality_images)
     network.save_pretrained(folder / "final")
     return report
 
@@ -76,7 +77,9 @@ def _evaluator(config: TrainConfig, root: Path, console: Console) -> dict[str, A
     tokenizer = save_tokenizer(folder / "tokenizer")
     task = TrainEvaluator(config.evaluator, config.seed, tokenizer, folder / "sheets")
     report = _fit(task, config.evaluator, config, folder, console)
-    return report | finish_evaluator(task.evaluator.cpu().float(), tokenizer, folder / "final")
+    network = task.evaluator.cpu().float()
+    accuracies = finish_evaluator(network, tokenizer, folder / "final", config.quality_images)
+    return report | {"accuracy": accuracies}
 
 
 _RUN = {"autoencoder": _autoencoder, "diffusion": _diffusion, "evaluator": _evaluator}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +34,8 @@ class TrainAutoencoder(TrainingStage):
 
     def __init__(self, config: StageConfig, seed: int, sheets: Path | None = None) -> None:
         super().__init__(config, seed, sheets)
-        self.autoencoder = new_autoencoder().to(memory_format=torch.channels_last)
+        self.autoencoder = new_autoencoder()
+        self.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
 
     def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -78,7 +82,8 @@ class Denoiser(torch.nn.Module):
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         self.text_encoder = new_text_encoder(tokenizer)
-        self.unet = new_unet().to(memory_format=torch.channels_last)
+        self.unet = new_unet()
+        self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         states = self.text_encoder(tokens).last_hidden_state  # (B, T, D)
@@ -116,13 +121,13 @@ class TrainDiffusion(TrainingStage):
         count = len(batch.captions)
         with torch.no_grad():
             posterior = self.autoencoder.encode(batch.images).latent_dist
-            latents = posterior.mode().float() * self.autoencoder.config.scaling_factor
+            latents = posterior.mode().float() * self.autoencoder.config["scaling_factor"]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = torch.randint(0, 1000, (count,), generator=generator).to(self.device)
         dropped = torch.rand(count, generator=generator) < CAPTION_DROPOUT
         pairs = zip(dropped.tolist(), batch.captions, strict=True)
         captions = ["" if drop else text for drop, text in pairs]
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         # On a CPU the fused backward of short sequences is slower than plain matrix products.
         with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else _ANY_BACKEND):
@@ -137,16 +142,16 @@ class TrainDiffusion(TrainingStage):
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The averaged weights as a plain Stable Diffusion pipeline."""
-        return StableDiffusionPipeline(
-            vae=self.autoencoder,
-            text_encoder=self.average.module.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.average.module.unet,
-            scheduler=self.scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        parts: dict[str, Any] = {
+            "vae": self.autoencoder,
+            "text_encoder": self.average.module.text_encoder,
+            "tokenizer": self.tokenizer,
+            "unet": self.average.module.unet,
+            "scheduler": self.scheduler,
+            "safety_checker": None,
+            "feature_extractor": None,
+        }
+        return StableDiffusionPipeline(**parts, requires_safety_checker=False)
 
     @torch.no_grad()
     def sheet(self) -> np.ndarray:

@@ -104,7 +104,7 @@ class TrainEvaluator(TrainingStage):
         scenes.
         """
         window = self.config.steps_per_epoch * self.config.batch_size
-        epoch = self.trainer.current_epoch
+        epoch = self.trainer.global_step // self.config.steps_per_epoch
         split = ("train", "kb")[epoch % 2]
         stream = SceneStream(split, epoch * window, window, self.seed, self.omit)
         return loader(stream, self.config.batch_size)

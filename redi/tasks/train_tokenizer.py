@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -26,28 +27,34 @@ def train_tokenizer() -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=1400,
         special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     vocabulary = tokenizer.get_vocab()
-    for symbol in pre_tokenizers.ByteLevel.alphabet():  # any letter may end an unknown word
+    for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):  # any letter may end an unknown word
         vocabulary.setdefault(symbol + "</w>", len(vocabulary))
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
-    end = AddedToken("<|endoftext|>", special=True)
+    merges: list[Any] = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    start: Any = AddedToken("<|startoftext|>", special=True)
+    end: Any = AddedToken("<|endoftext|>", special=True)
     return CLIPTokenizer(
         vocab=vocabulary,
         merges=merges,
         model_max_length=MAX_TOKENS,
         unk_token=end,
-        bos_token=AddedToken("<|startoftext|>", special=True),
+        bos_token=start,
         eos_token=end,
         pad_token=end,
     )
 
 
 def save_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Train, write to `folder`, and return what a fresh load of it gives."""
-    train_tokenizer().save_pretrained(folder)
+    """The tokenizer in `folder`, trained and written there if there is none yet.
+
+    Training numbers its tokens in an order that differs between processes, so a stage that
+    resumes has to go on with the one it began with.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        train_tokenizer().save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -60,7 +61,7 @@ class TrainingStage(LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         window = self.config.steps_per_epoch * self.config.batch_size
-        start = self.trainer.current_epoch * window
+        start = self.trainer.global_step // self.config.steps_per_epoch * window
         stream = SceneStream("train", start, window, self.seed, self.omit)
         return loader(stream, self.config.batch_size)
 
@@ -70,7 +71,7 @@ class TrainingStage(LightningModule):
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         return [p for p in self.parameters() if p.requires_grad]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config
         optimizer = torch.optim.AdamW(
             self.trained_parameters(),
