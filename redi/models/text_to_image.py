@@ -134,7 +134,7 @@ def load_pipeline(path: Path, dtype: torch.dtype, device: torch.device) -> Stabl
         )
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True
+            path, torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
