@@ -133,7 +133,7 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
                 linestyle="none",
                 zorder=3 + (point.method == "redi"),
             )
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.06 * max(p.nfe for p in points))
 
 
 def _bars(value: Value) -> list[list[float]] | None:
