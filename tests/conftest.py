@@ -79,7 +79,7 @@ def tiny_config(tiny_folder: Path, tmp_path: Path) -> Config:
     """Ten steps, key step 2, eight trajectories in shards of four."""
     return Config(
         sampler=SamplerConfig(name="ddim"),
-        sampling=SamplingConfig(steps=10),
+        sampling=SamplingConfig(steps=10, guidance_scale=2.5),
         model=ModelConfig(path=str(tiny_folder), batch_size=4),
         kb=KBConfig(root=str(tmp_path / "kb"), size=8, key_step=2, shard_size=4),
     )
