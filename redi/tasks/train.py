@@ -131,6 +131,10 @@ def export(root: Path, target: Path, console: Console) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(root / "diffusion" / "final")
     pipeline.unet.half()
     pipeline.save_pretrained(target / "emoji-scenes", safe_serialization=True)
+    for path in (target / "emoji-scenes").rglob("*.json"):
+        content = read_json(path, "the configuration")
+        if isinstance(content, dict) and content.pop("_name_or_path", None):
+            write_json(path, content)  # where it was trained is nobody's business
     final, shipped = root / "evaluator" / "final", target / "emoji-clip"
     shipped.mkdir(parents=True, exist_ok=True)
     for file in final.iterdir():
