@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from redi.config import register
 from redi.errors import UsageError
 
+_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
 _PACKAGE = Path(__file__).resolve().parent
 #: beside the package in a checkout, inside it in an installed wheel
 CONF = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
@@ -33,7 +34,10 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
 
 def points(arguments: list[str]) -> list[list[str]]:
     """Override lists of all points that a command line asks for."""
-    overrides = [a for a in arguments if not a.startswith("-") and not a.startswith("hydra")]
+    options = {i + 1 for i, a in enumerate(arguments) if a in _OPTIONS_WITH_VALUE}
+    overrides = [
+        a for i, a in enumerate(arguments) if i not in options and not a.startswith(("-", "hydra"))
+    ]
     for override in overrides:
         if override[0] in "+~":
             raise UsageError(

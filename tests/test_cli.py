@@ -95,6 +95,11 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in cli.VERBS)
 
 
+def test_the_configuration_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    redi("run", "--cfg", "job", "kb.size=12")
+    assert "size: 12" in capsys.readouterr().out
+
+
 def test_the_main_job_and_everything_that_follows_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

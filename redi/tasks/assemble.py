@@ -20,7 +20,6 @@ from redi.knowledge_base import Column, Manifest
 from redi.models.base import DiffusionModel
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import SAMPLERS, Sampler, build_sampler
-from redi.samplers.base import RESUME_POLICIES
 from redi.tasks.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
@@ -86,11 +85,6 @@ def check(config: Config) -> Setting:
     if config.model.dtype not in _DTYPES:
         known = ", ".join(_DTYPES)
         raise UsageError(f"model.dtype={config.model.dtype!r} is unknown; use one of {known}")
-    if config.retrieval.resume not in RESUME_POLICIES:
-        known = ", ".join(RESUME_POLICIES)
-        raise UsageError(
-            f"retrieval.resume={config.retrieval.resume!r} is unknown; use one of {known}"
-        )
     check_trainer(config.trainer)
     noise_from(config)
     stored_steps(config, setting)
