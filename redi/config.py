@@ -154,6 +154,8 @@ class TrainConfig:
     run_dir: str = "outputs/train"
     #: where finished weights go; null: the package's assets
     export_dir: str | None = None
+    #: diffusion stage: folder of a pipeline to go on from (all its parts); null: from nothing
+    start_from: str | None = None
     precision: str = "bf16-mixed"
     #: held-out scenes that a finished stage is measured on
     quality_images: int = 1024

@@ -70,6 +70,28 @@ def test_all_stages_export_what_plain_diffusers_loads(tmp_path: Path) -> None:
     assert (tmp_path / "train" / "diffusion" / "report.json").stat().st_mtime_ns == stamp
 
 
+def test_a_stage_goes_on_from_a_finished_pipeline(tmp_path: Path) -> None:
+    still = StageConfig(steps=1, batch_size=4, steps_per_epoch=1, learning_rate=0.0)
+    config = TrainConfig(
+        stage="diffusion",
+        run_dir=str(tmp_path),
+        start_from=str(EMBEDDED_MODEL),
+        diffusion=still,
+    )
+    train(config, Console(quiet=True))
+    before = StableDiffusionPipeline.from_pretrained(EMBEDDED_MODEL)
+    after = StableDiffusionPipeline.from_pretrained(tmp_path / "diffusion" / "final")
+    assert before.tokenizer.get_vocab() == after.tokenizer.get_vocab()
+    for part in ("unet", "text_encoder", "vae"):
+        theirs = getattr(before, part).float().state_dict()
+        mine = getattr(after, part).state_dict()
+        assert all(torch.allclose(theirs[name], mine[name], atol=1e-6) for name in theirs), part
+    assert after.scheduler.config.prediction_type == "v_prediction"
+    config = TrainConfig(stage="diffusion", run_dir=str(tmp_path / "b"), start_from="nowhere")
+    with pytest.raises(UsageError, match="start_from='nowhere'"):
+        train(config, Console(quiet=True))
+
+
 def test_stages_say_what_they_need(tmp_path: Path) -> None:
     for stage, words in (("diffusion", "stage=autoencoder"), ("magic", "autoencoder, diffusion")):
         config = TrainConfig(stage=stage, run_dir=str(tmp_path))

@@ -62,14 +62,32 @@ def _autoencoder(config: TrainConfig, root: Path, console: Console) -> dict[str,
 
 def _diffusion(config: TrainConfig, root: Path, console: Console) -> dict[str, Any]:
     folder, latent = root / "diffusion", root / "autoencoder" / "final"
-    if not latent.is_dir():
+    if config.start_from is None and not latent.is_dir():
         raise UsageError(f"stage=diffusion needs {str(latent)!r}: run stage=autoencoder first")
-    tokenizer = save_tokenizer(folder / "tokenizer")
-    autoencoder = AutoencoderKL.from_pretrained(latent)
-    task = TrainDiffusion(config.diffusion, config.seed, tokenizer, autoencoder, folder / "sheets")
+    sheets = folder / "sheets"
+    if config.start_from is None:
+        tokenizer = save_tokenizer(folder / "tokenizer")
+        autoencoder = AutoencoderKL.from_pretrained(latent)
+        task = TrainDiffusion(config.diffusion, config.seed, tokenizer, autoencoder, sheets)
+    else:
+        task = _continued(Path(config.start_from), config, sheets)
     report = _fit(task, config.diffusion, config, folder, console)
     task.cpu().pipeline().save_pretrained(folder / "final")
     return report
+
+
+def _continued(start: Path, config: TrainConfig, sheets: Path) -> TrainDiffusion:
+    """The diffusion stage with all parts of a finished pipeline."""
+    if not (start / "model_index.json").is_file():
+        raise UsageError(
+            f"start_from={str(start)!r} is not a pipeline folder: name one that holds a "
+            "model_index.json, or leave it unset to train from nothing"
+        )
+    known = StableDiffusionPipeline.from_pretrained(start)
+    vae = known.vae.float()
+    task = TrainDiffusion(config.diffusion, config.seed, known.tokenizer, vae, sheets)
+    task.start_with(known.text_encoder.float(), known.unet.float())
+    return task
 
 
 def _evaluator(config: TrainConfig, root: Path, console: Console) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class StageConfig:
     """Length and optimiser of one training stage."""
 
     steps: int = 2000
-    batch_size: int = 64
+    batch_size: int = 64  # per device
     learning_rate: float = 5e-4
     warmup_steps: int = 100
     weight_decay: float = 0.01
@@ -53,14 +53,15 @@ class TrainingStage(LightningModule):
         return None
 
     def training_step(self, batch: SceneBatch, batch_index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        draw = self.global_step * self.trainer.world_size + self.trainer.global_rank
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
         loss = self.loss(batch, generator)
         count = len(batch.captions)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=count)
         return loss
 
     def train_dataloader(self) -> DataLoader:
-        window = self.config.steps_per_epoch * self.config.batch_size
+        window = self.config.steps_per_epoch * self.config.batch_size * self.trainer.world_size
         start = self.trainer.global_step // self.config.steps_per_epoch * window
         stream = SceneStream("train", start, window, self.seed, self.omit)
         return loader(stream, self.config.batch_size)
