@@ -89,6 +89,35 @@ class RetrievalConfig:
 
 
 @dataclass
+class CorrectionConfig:
+    """Retrieval-corrected sampling; lists are alternatives chosen by left-out error per step."""
+
+    #: network calls of each corrected run; empty: none
+    calls: list[int] = field(default_factory=list)
+    #: plain samplers that run with as many calls
+    against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
+    #: ddim | dpm_solver_pp | pndm: what is corrected
+    base: str = "ddim"
+    #: visited: fitted where corrected runs get to; exact: on the reference trajectories
+    states: str = "visited"
+    #: any of none, local, kernel, both
+    parts: list[str] = field(default_factory=lambda: ["none", "local", "kernel", "both"])
+    #: any of prediction, clean, state, previous, earlier
+    features: list[str] = field(
+        default_factory=lambda: ["prediction", "clean", "previous", "earlier"]
+    )
+    #: any of gaussian, laplacian, linear
+    kernels: list[str] = field(default_factory=lambda: ["gaussian"])
+    #: kernel widths, multiples of the median distance
+    widths: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    ridges: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1])
+    #: odd patch sides of the local map
+    patches: list[int] = field(default_factory=lambda: [1, 3])
+    #: groups of trajectories that the local map's choices leave out in turn
+    folds: int = 8
+
+
+@dataclass
 class MetricsConfig:
     #: which groups run: any of fidelity, prompt, distribution, cost
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
@@ -131,6 +160,7 @@ class Config:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     kb: KBConfig = field(default_factory=KBConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -202,6 +232,7 @@ def register() -> None:
         "noise": NoiseConfig,
         "kb": KBConfig,
         "retrieval": RetrievalConfig,
+        "correction": CorrectionConfig,
         "metrics": MetricsConfig,
         "trainer": TrainerConfig,
     }.items():

@@ -11,6 +11,7 @@ METHODS = {
     "full": "full sampling",
     "plain": "same sampler, same calls",
     "redi": "ReDi",
+    "corrected": "retrieval-corrected",
     "jump": "one-step jump, no retrieval",
     "random": "random neighbour",
     "prompt": "prompt-embedding neighbour",

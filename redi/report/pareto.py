@@ -22,6 +22,7 @@ _COLOURS = {
     "full": "#000000",
     "plain": "#0072B2",
     "redi": "#D55E00",
+    "corrected": "#6A3D9A",
     "jump": "#56B4E9",
     "random": "#E69F00",
     "prompt": "#CC79A7",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from redi.config import Config, DataConfig, ModelConfig
+from redi.correction.plan import coarse_steps
 from redi.data.atlas import ASSETS
 from redi.data.noise import NoisePolicy
 from redi.data.scenes import Scene, compositions, prompts
@@ -88,6 +89,7 @@ def check(config: Config) -> Setting:
     check_trainer(config.trainer)
     noise_from(config)
     stored_steps(config, setting)
+    correction_steps(config)
     size = config.kb.shard_size
     prompts_from(config.data, "query", config.data.num_queries)
     prompts_from(config.data, "kb", -(-config.kb.size // size) * size)  # whole shards
@@ -170,6 +172,12 @@ def stored_steps(config: Config, setting: Setting) -> list[int]:
     return [k, *sorted(values | {n})]
 
 
+def correction_steps(config: Config) -> list[int]:
+    """Steps that the corrections of all budgets start from or lead to, beyond the start."""
+    budgets = [coarse_steps(config.sampling.steps, calls) for calls in config.correction.calls]
+    return sorted({step for steps in budgets for step in steps if step})
+
+
 def manifest_from(
     config: Config, setting: Setting, model: TextToImageModel, sampler: Sampler
 ) -> Manifest:
@@ -181,12 +189,15 @@ def manifest_from(
         Column(step_group(setting.key_step), "prediction", shape),
         Column("prompt", "embedding", (model.text_encoder.config.hidden_size,)),
     ]
+    levels = correction_steps(config)
+    columns += [Column(step_group(s), "latents", shape) for s in levels if s not in steps]
     for step in steps[1:]:
         columns.append(Column(step_group(step), "latents", shape))
         carried = sampler.history_after(step)
         if config.kb.store_history and carried and step < sampler.num_steps:
             columns.append(Column(step_group(step), "history", (carried, *shape)))
-    return Manifest(_identity(config, steps, model, sampler), tuple(columns), config.kb.shard_size)
+    identity = _identity(config, steps, model, sampler)
+    return Manifest(identity, tuple(columns), config.kb.shard_size)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
+from redi.tasks.corrected import CorrectedMethods
 from redi.tasks.hooks import BatchResult, MetricHook, Table
 
 METHODS: tuple[str, ...] = ("full", "redi", "plain", *(name for name in JUMPS if name != "redi"))
@@ -75,6 +76,7 @@ class Evaluate(LightningModule):
         k, v, n = self.setting.key_step, self.setting.value_step, self.sampler.num_steps
         calls = self.sampler.calls(0, k) + self.sampler.calls(v, n)
         self.plain = equal_calls(config, self.model, calls) if self.wants("plain") else None
+        self.corrected = CorrectedMethods(config, kb, self.model)
 
     def wants(self, method: str) -> bool:
         return method in ("full", "redi", *self.config.baselines)
@@ -104,6 +106,7 @@ class Evaluate(LightningModule):
                 outcomes[method] = run_plain(model, self.plain, conditioning, noise)
             elif method in JUMPS and self.wants(method):
                 outcomes[method] = self.redi.finish(prefix, method)
+        outcomes |= self.corrected.outcomes(conditioning, noise, partitions)
         self.result = BatchResult(
             indices,
             list(conditioning.prompts),

@@ -32,11 +32,14 @@ from redi.tasks.assemble import (
     prompts_from,
 )
 from redi.tasks.build_kb import build
+from redi.tasks.corrected import fit_all, recipe_from
 from redi.tasks.engine import progress_bar, trainer_from
 from redi.tasks.evaluate import METHODS, Evaluate, query_loader
 from redi.tasks.hooks import CostHook, DistributionHook, FidelityHook, MetricHook, PromptHook
 from redi.tasks.provenance import config_hash, git_revision, machine, versions
 
+#: what a query's noise is to the KB, by policy
+NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
 HOOKS = ("cost", "fidelity", "prompt", "distribution")
 
 
@@ -90,7 +93,9 @@ class RunWriter:
 
     def __call__(self, module: Evaluate, hooks: list[MetricHook]) -> None:
         table, config = module.table, self.config
-        points = [self._point(module, hooks, method) for method in METHODS if method in table.rows]
+        names = [name for name in METHODS if name in table.rows]
+        names += [name for name in table.rows if name not in names]
+        points = [self._point(module, hooks, name) for name in names]
         write_durably(self.run_dir / "per_image.parquet", lambda p: self._parquet(module, p))
         if config.report.sheet_rows:
             self._sheet(module, self.run_dir / "sheet.png")
@@ -139,10 +144,14 @@ class RunWriter:
             "estimator": setting.estimator if retrieves and method != "neighbour" else None,
             "resume": setting.resume if jumps and method != "neighbour" else None,
             "noise_policy": config.noise.policy,
+            "noise": NOISES[config.noise.policy],
             "guidance_scale": config.sampling.guidance_scale,
             "seed": config.seed,
             "count": len(table.rows[method]),
         }
+        if method not in METHODS:
+            nothing = ("key_step", "value_step", "kb_size", "neighbours", "estimator", "resume")
+            fields |= dict.fromkeys(nothing) | module.corrected.fields(method)
         for hook in hooks:
             fields |= hook.summarise(table, method)
         if method == "redi" and "plain" in table.rows:
@@ -172,6 +181,8 @@ class RunWriter:
         columns: list[str] = [
             m for m in ("full", "redi", "plain", "neighbour") if m in module.pictures
         ]
+        shown = module.corrected.shown()
+        columns += shown
         rows = []
         for index in sorted(module.pictures["full"]):
             notes = {}
@@ -183,7 +194,7 @@ class RunWriter:
                 notes["neighbour"] = "" if row is None else module.redi.kb.prompts[int(row)]
             images = {method: to_pixels(module.pictures[method][index]) for method in columns}
             rows.append(SheetRow(module.queries.texts[index], images, notes))
-        sheet(rows, path, columns, METHOD_LABELS)
+        sheet(rows, path, columns, {**METHOD_LABELS, **shown})
 
 
 def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Console) -> Path:
@@ -195,11 +206,13 @@ def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Con
         _show(folder, console)
         return folder
     hooks = hooks_from(config)
+    recipe_from(config)
     queries = prompts_from(config.data, "query", config.data.num_queries)
     model = model_from(
         config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
     )
     kb = build(config, setting, model, console.print, may_build)
+    fit_all(config, kb, model, console.print)
     shown = config.report.sheet_rows
     writer = RunWriter(config, setting, folder)
     task = Evaluate(config, setting, queries, kb.root, shown, writer)

@@ -1,0 +1,81 @@
+"""The fitted correction of every step of one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redi.correction.base import BASES, Visit
+from redi.correction.features import Features
+from redi.correction.kernel import KernelRidge
+from redi.correction.local import PatchRidge
+from redi.correction.plan import Plan
+from redi.errors import UsageError
+
+#: what may correct a step: nothing, the patch map, the kernel regression, or one on the other
+PARTS = ("none", "local", "kernel", "both")
+
+
+@dataclass(frozen=True)
+class StepCorrection:
+    """What is added after one base step."""
+
+    features: Features
+    local: PatchRidge | None
+    kernels: dict[int, KernelRidge]  # by noise partition; empty: none
+    #: mean squared error of the step on left-out trajectories, by part
+    errors: dict[str, float]
+
+    @property
+    def part(self) -> str:
+        if self.local is None:
+            return "kernel" if self.kernels else "none"
+        return "both" if self.kernels else "local"
+
+    def __call__(self, visits: Sequence[Visit], partitions: Sequence[int]) -> Tensor:
+        """The correction (B, C, H, W) of the step that leaves the last visit, float64."""
+        total = torch.zeros_like(visits[-1].y)
+        if self.part == "none":
+            return total
+        planes = self.features(visits)
+        if self.local is not None:
+            total += self.local(planes)
+        for partition in sorted(set(partitions)) if self.kernels else ():
+            if partition not in self.kernels:
+                raise UsageError(
+                    f"the KB has no trajectory with noise {partition}: use a larger kb.size"
+                )
+            rows = torch.tensor([i for i, p in enumerate(partitions) if p == partition])
+            predicted = self.kernels[partition](planes[rows].flatten(1))
+            total[rows] += predicted.reshape(total[rows].shape)
+        return total
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A plan, its base sampler, and one correction per step.
+
+    `predicted_error` is the relative error (K,) of the final latents of every trajectory of the
+    knowledge base under corrections that never saw it: the method's error, known before any query.
+    Only a fit on visited states has it.
+    """
+
+    plan: Plan
+    base: str
+    steps: tuple[StepCorrection, ...]
+    predicted_error: Tensor | None
+
+    def step(self, level: int, visits: Sequence[Visit], partitions: Sequence[int]) -> Tensor:
+        """`y` at level + 1: the base sampler's step plus its correction."""
+        return base_step(self.plan, self.base, level, visits) + self.steps[level](
+            visits, partitions
+        )
+
+
+def base_step(plan: Plan, base: str, level: int, visits: Sequence[Visit]) -> Tensor:
+    """The uncorrected step from `level` to `level + 1` (B, C, H, W)."""
+    last = level == plan.calls - 1
+    return BASES[base](visits, float(plan.rho[level + 1]), last)

@@ -1,0 +1,172 @@
+"""Fitting the corrections of a plan to the trajectories of a knowledge base, level by level.
+
+At each level all trajectories take the base sampler's large step; what separates the result from
+the reference trajectory is the step's truncation error, and closed-form regressions learn it. With
+`visited` states the trajectories then go on from the corrected result *as predicted by regressions
+that left them out*, so later steps are fitted to the states and errors that queries will have, and
+a correction also repairs what earlier ones left over. That costs one network call per trajectory
+and level. With `exact` states every level starts from the reference, as in method.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from redi.correction.base import BASES, Visit
+from redi.correction.corrector import PARTS, Correction, StepCorrection, base_step
+from redi.correction.features import fit_features
+from redi.correction.kernel import KERNELS, Choice, KernelRidge, fit_kernel
+from redi.correction.local import PatchRidge, fit_local
+from redi.correction.plan import Plan
+from redi.errors import UsageError
+
+STATES = ("visited", "exact")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How corrections are fitted. Everything that has alternatives is chosen by left-out error."""
+
+    base: str = "ddim"
+    states: str = "visited"
+    parts: tuple[str, ...] = PARTS
+    features: tuple[str, ...] = ("prediction", "clean", "previous", "earlier")
+    kernels: tuple[str, ...] = ("gaussian",)
+    widths: tuple[float, ...] = (1.0, 2.0, 4.0)
+    ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    patches: tuple[int, ...] = (1, 3)
+    folds: int = 8
+    choices: list[Choice] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, values, known in (
+            ("base", (self.base,), tuple(BASES)),
+            ("states", (self.states,), STATES),
+            ("parts", self.parts, PARTS),
+            ("kernels", self.kernels, KERNELS),
+        ):
+            for value in values:
+                if value not in known:
+                    raise UsageError(
+                        f"correction.{name}={value!r} is unknown; use one of {', '.join(known)}"
+                    )
+        if bad := [p for p in self.patches if p < 1 or p % 2 == 0]:
+            raise UsageError(f"correction.patches has {bad[0]}: use odd numbers from 1")
+        for name, numbers in (("widths", self.widths), ("ridges", self.ridges)):
+            if not numbers or min(numbers) <= 0:
+                raise UsageError(f"correction.{name}={list(numbers)}: give positive numbers")
+        if not self.parts or not self.patches or not self.kernels:
+            raise UsageError("correction.parts, .patches and .kernels need at least one entry each")
+        if self.folds < 2:
+            raise UsageError(f"correction.folds={self.folds} is too small: use at least 2")
+        grid = [Choice(k, w, r) for k in self.kernels for w in self.widths for r in self.ridges]
+        object.__setattr__(self, "choices", grid)
+
+
+def fit_correction(
+    plan: Plan,
+    recipe: Recipe,
+    reference: Callable[[int], Tensor],
+    predict: Callable[[Tensor, int], Tensor],
+    partitions: Tensor,
+    progress: Callable[[int], None] = lambda level: None,
+) -> Correction:
+    """Fit all steps of a plan.
+
+    Args:
+        plan: the levels; `reference(i)` gives `y` (K, C, H, W) of all trajectories at level i.
+        recipe: what is fitted.
+        predict: the guided noise prediction of every trajectory, with its own prompt, at
+            normalised states (K, C, H, W) of a level.
+        partitions: noise partition of each trajectory (K,); kernels never look across.
+        progress: called with each finished level.
+    """
+    if len(partitions) < 2:
+        raise UsageError("kb.size=1 is too small for correction: use at least 2 trajectories")
+    y = reference(0).double()
+    visits: list[Visit] = []
+    steps: list[StepCorrection] = []
+    for level in range(plan.calls):
+        visits.append(Visit(float(plan.rho[level]), y, predict(y, level).double()))
+        target = reference(level + 1).double()
+        base = base_step(plan, recipe.base, level, visits)
+        step, left_out = fit_step(recipe, visits, target - base, partitions)
+        steps.append(step)
+        y = base + left_out if recipe.states == "visited" else target
+        progress(level)
+    if recipe.states == "exact":
+        return Correction(plan, recipe.base, tuple(steps), None)
+    error = (y - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
+    return Correction(plan, recipe.base, tuple(steps), error)
+
+
+def fit_step(
+    recipe: Recipe, visits: list[Visit], residual: Tensor, partitions: Tensor
+) -> tuple[StepCorrection, Tensor]:
+    """The part with the least left-out error, and its left-out predictions (K, C, H, W)."""
+    features = fit_features(recipe.features, visits, partitions)
+    planes = features(visits)
+    candidates: dict[str, tuple[PatchRidge | None, dict[int, KernelRidge], Tensor]] = {}
+    if "none" in recipe.parts:
+        candidates["none"] = (None, {}, torch.zeros_like(residual))
+    if {"local", "both"} & set(recipe.parts):
+        local, guess, _ = fit_local(planes, residual, recipe.patches, recipe.folds)
+        if "local" in recipe.parts:
+            candidates["local"] = (local, {}, guess)
+        if "both" in recipe.parts:
+            kernels, rest = _fit_kernels(recipe, planes, residual - guess, partitions)
+            candidates["both"] = (local, kernels, guess + rest)
+    if "kernel" in recipe.parts:
+        kernels, guess = _fit_kernels(recipe, planes, residual, partitions)
+        candidates["kernel"] = (None, kernels, guess)
+    errors = {
+        name: float((guess - residual).square().mean())
+        for name, (_, _, guess) in candidates.items()
+    }
+    best = min(errors, key=lambda name: errors[name])
+    local_map, kernels, left_out = candidates[best]
+    return StepCorrection(features, local_map, kernels, errors), left_out
+
+
+def _fit_kernels(
+    recipe: Recipe, planes: Tensor, residual: Tensor, partitions: Tensor
+) -> tuple[dict[int, KernelRidge], Tensor]:
+    kernels, left_out = {}, torch.empty_like(residual)
+    for partition in partitions.unique().tolist():
+        rows = (partitions == partition).nonzero()[:, 0]
+        kernels[partition], guess, _ = fit_kernel(
+            planes[rows].flatten(1), residual[rows].flatten(1), recipe.choices
+        )
+        left_out[rows] = guess.reshape(residual[rows].shape)
+    return kernels, left_out
+
+
+def predict_all(
+    plan: Plan,
+    predictors: list[Callable[[Tensor, Tensor], Tensor]],
+    batch_size: int,
+    device: torch.device | None = None,
+) -> Callable[[Tensor, int], Tensor]:
+    """`predict` of `fit_correction` from network predictors of consecutive batches."""
+
+    def predict(y: Tensor, level: int) -> Tensor:
+        latents = (y * plan.alpha[level]).float().to(device)
+        parts = [
+            noise_at(plan, level, part, predictor)
+            for part, predictor in zip(latents.split(batch_size), predictors, strict=True)
+        ]
+        return torch.cat(parts).cpu()
+
+    return predict
+
+
+def noise_at(
+    plan: Plan, level: int, latents: Tensor, predictor: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Guided noise prediction (B, C, H, W) of latents at a level: one network call each."""
+    output = predictor(latents, plan.timestep(level))
+    return plan.sampler.noise_prediction(output, latents, plan.steps[level])

@@ -1,0 +1,40 @@
+"""A corrected run: a few evenly spread calls, each step corrected from the knowledge base."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from redi.correction.base import Visit
+from redi.correction.corrector import Correction
+from redi.correction.fit import noise_at
+from redi.inference import Outcome, Stopwatch
+from redi.models.base import Conditioning, DiffusionModel
+from redi.models.meter import now
+
+
+def run_corrected(
+    model: DiffusionModel,
+    correction: Correction,
+    conditioning: Conditioning,
+    noise: Tensor,
+    partitions: list[int],
+) -> Outcome:
+    """Final latents of a batch from unit noise (B, C, H, W), with `correction.plan.calls` calls.
+
+    The state is kept in float64 on the CPU, where re-inserting a trajectory is exact; the network
+    sees it in its own precision.
+    """
+    plan, watch, retrieval = correction.plan, Stopwatch(model), 0.0
+    predictor = model.predictor(conditioning)
+    start = plan.sampler.initial(noise).latents
+    y = start.double().cpu() / plan.alpha[0]
+    visits: list[Visit] = []
+    for level in range(plan.calls):
+        latents = (y * plan.alpha[level]).to(start)
+        output = noise_at(plan, level, latents, predictor)
+        began = now(model.meter.device)
+        visits.append(Visit(float(plan.rho[level]), y, output.double().cpu()))
+        y = correction.step(level, visits, partitions)
+        retrieval += now(model.meter.device) - began
+    final = (y * plan.alpha[-1]).to(start)
+    return Outcome(final, watch.stop(len(conditioning), retrieval))

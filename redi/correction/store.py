@@ -1,0 +1,92 @@
+"""Fitted corrections on disk: one safetensors file, named by what it was fitted to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from redi.correction.corrector import Correction, StepCorrection
+from redi.correction.features import Features
+from redi.correction.fit import Recipe
+from redi.correction.kernel import Choice, KernelRidge
+from redi.correction.local import PatchRidge
+from redi.correction.plan import Plan
+from redi.errors import UsageError
+from redi.files import write_durably
+
+_FORMAT = "redi correction 1"
+
+
+def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Path:
+    """Where a correction lies beside its knowledge base; any other KB, budget or recipe differs."""
+    text = json.dumps([_FORMAT, kb_hash, calls, asdict(recipe)], sort_keys=True)
+    return root / "corrections" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+
+
+def save_correction(path: Path, correction: Correction) -> None:
+    """Write durably; what is read back computes the same numbers."""
+    tensors: dict[str, Tensor] = {}
+    if correction.predicted_error is not None:
+        tensors["predicted_error"] = correction.predicted_error
+    steps: list[dict[str, Any]] = []
+    for i, step in enumerate(correction.steps):
+        entry: dict[str, Any] = {"features": asdict(step.features), "errors": step.errors}
+        if step.local is not None:
+            tensors[f"{i}.local.weight"] = step.local.weight
+            tensors[f"{i}.local.bias"] = step.local.bias
+            entry["local"] = {"patch": step.local.patch, "ridge": step.local.ridge}
+        entry["kernels"] = {}
+        for partition, kernel in step.kernels.items():
+            for name in ("centre", "inputs", "coefficients"):
+                tensors[f"{i}.kernel.{partition}.{name}"] = getattr(kernel, name)
+            entry["kernels"][partition] = {"choice": asdict(kernel.choice), "scale": kernel.scale}
+        steps.append(entry)
+    plan = correction.plan
+    content = {"steps": plan.steps, "base": correction.base, "corrections": steps}
+    metadata = {"format": _FORMAT, "content": json.dumps(content)}
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_durably(path, lambda temporary: save_file(whole, temporary, metadata))
+
+
+def load_correction(path: Path, plan: Plan) -> Correction:
+    """Read a correction of this plan; a `UsageError` names a file that is damaged or foreign."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = json.loads(metadata["content"])
+        steps = [_step(i, entry, tensors) for i, entry in enumerate(content["corrections"])]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"the correction {str(path)!r} is damaged ({error}): delete it, it is fitted again"
+        ) from None
+    if metadata.get("format") != _FORMAT or tuple(content["steps"]) != plan.steps:
+        raise UsageError(f"the correction {str(path)!r} is of another plan: delete it")
+    return Correction(plan, content["base"], tuple(steps), tensors.get("predicted_error"))
+
+
+def _step(i: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> StepCorrection:
+    features = Features(tuple(entry["features"]["names"]), tuple(entry["features"]["scales"]))
+    local = None
+    if "local" in entry:
+        weight, bias = (tensors[f"{i}.local.{name}"] for name in ("weight", "bias"))
+        local = PatchRidge(weight, bias, entry["local"]["patch"], entry["local"]["ridge"])
+    kernels = {}
+    for partition, kernel in entry["kernels"].items():
+        centre, inputs, coefficients = (
+            tensors[f"{i}.kernel.{partition}.{name}"]
+            for name in ("centre", "inputs", "coefficients")
+        )
+        choice = Choice(**kernel["choice"])
+        kernels[int(partition)] = KernelRidge(
+            centre.to(torch.float64), inputs, coefficients, choice, kernel["scale"]
+        )
+    return StepCorrection(features, local, kernels, entry["errors"])

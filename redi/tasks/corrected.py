@@ -1,0 +1,140 @@
+"""Retrieval-corrected sampling as methods of a run, beside plain samplers with as many calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redi.config import Config
+from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
+from redi.correction.fit import predict_all
+from redi.correction.plan import Plan, coarse_steps
+from redi.correction.store import correction_path, load_correction, save_correction
+from redi.errors import UsageError
+from redi.inference import Outcome, run_plain, step_group
+from redi.knowledge_base import KnowledgeBase
+from redi.models.base import Conditioning
+from redi.models.text_to_image import TextToImageModel
+from redi.samplers import SAMPLERS, build_sampler
+from redi.tasks.assemble import noise_from, sampler_from
+
+
+def recipe_from(config: Config) -> Recipe:
+    """The configured recipe; refuses unknown names."""
+    chosen = config.correction
+    for name in chosen.against:
+        if name not in SAMPLERS:
+            known = ", ".join(SAMPLERS)
+            raise UsageError(f"correction.against has {name!r}; use any of {known}")
+    if len(set(chosen.calls)) != len(chosen.calls):
+        raise UsageError(f"correction.calls={list(chosen.calls)} names a budget twice")
+    for calls in chosen.calls:
+        coarse_steps(config.sampling.steps, calls)
+    return Recipe(
+        base=chosen.base,
+        states=chosen.states,
+        parts=tuple(chosen.parts),
+        features=tuple(chosen.features),
+        kernels=tuple(chosen.kernels),
+        widths=tuple(chosen.widths),
+        ridges=tuple(chosen.ridges),
+        patches=tuple(chosen.patches),
+        folds=chosen.folds,
+    )
+
+
+def fit_all(
+    config: Config, kb: KnowledgeBase, model: TextToImageModel, say: Callable[[str], None]
+) -> None:
+    """Fit every budget of `correction.calls` that does not lie beside the KB yet."""
+    recipe = recipe_from(config)
+    for calls in config.correction.calls:
+        path = correction_path(kb.root, kb.content_hash, calls, recipe)
+        if path.is_file():
+            continue
+        chosen = plan(sampler_from(config, model), calls)
+        say(f"Fitting {calls} corrections to {len(kb)} trajectories: {path}")
+        save_correction(path, _fit(config, kb, model, chosen, recipe))
+
+
+def _fit(
+    config: Config, kb: KnowledgeBase, model: TextToImageModel, chosen: Plan, recipe: Recipe
+) -> Correction:
+    noise, size = noise_from(config), config.model.batch_size
+    alpha = chosen.alpha
+
+    def reference(level: int) -> Tensor:
+        if level == 0:
+            start = noise.draw(kb.noise_ids.tolist(), model.latent_shape)
+            latents = chosen.sampler.initial(start).latents
+        else:
+            latents = kb.column(step_group(chosen.steps[level]), "latents")
+        return latents.double() / alpha[level]
+
+    prompts = [kb.prompts[i : i + size] for i in range(0, len(kb), size)]
+    predictors = [model.predictor(model.encode(texts)) for texts in prompts]
+    partitions = torch.tensor([noise.partition(int(i)) for i in kb.noise_ids])
+    predict = predict_all(chosen, predictors, size, model.device)
+    return fit_correction(chosen, recipe, reference, predict, partitions)
+
+
+class CorrectedMethods:
+    """What `correction.calls` adds to an evaluation.
+
+    Methods are named `corrected@<calls>` and `plain@<calls>:<sampler>`.
+    """
+
+    def __init__(self, config: Config, kb: KnowledgeBase, model: TextToImageModel) -> None:
+        recipe = recipe_from(config)
+        reference = sampler_from(config, model)
+        self.config, self.model = config, model
+        self.corrections: dict[str, Correction] = {}
+        self.plain = {}
+        for calls in config.correction.calls:
+            path = correction_path(kb.root, kb.content_hash, calls, recipe)
+            self.corrections[f"corrected@{calls}"] = load_correction(path, plan(reference, calls))
+            for name in config.correction.against:
+                self.plain[f"plain@{calls}:{name}"] = build_sampler(
+                    name, model.scheduler_config, calls, config.sampler.timestep_spacing
+                )
+
+    def outcomes(
+        self, conditioning: Conditioning, noise: Tensor, partitions: list[int]
+    ) -> dict[str, Outcome]:
+        """All methods on one batch."""
+        results = {
+            name: run_plain(self.model, sampler, conditioning, noise)
+            for name, sampler in self.plain.items()
+        }
+        for name, correction in self.corrections.items():
+            results[name] = run_corrected(self.model, correction, conditioning, noise, partitions)
+        return results
+
+    def shown(self) -> dict[str, str]:
+        """Methods for the sample sheet, with labels: the budget nearest to four calls."""
+        if not self.config.correction.calls:
+            return {}
+        calls = min(self.config.correction.calls, key=lambda n: abs(n - 4))
+        plain = [name for name in self.plain if name.startswith(f"plain@{calls}:")]
+        labels = {name: f"{self.plain[name].name}, {calls} calls" for name in plain}
+        return labels | {f"corrected@{calls}": f"retrieval-corrected, {calls} calls"}
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """Fields of the point that a method makes."""
+        if name in self.plain:
+            sampler = self.plain[name]
+            return {"method": "plain", "sampler": sampler.name, "steps": sampler.num_steps}
+        correction = self.corrections[name]
+        fields: dict[str, Any] = {
+            "method": "corrected",
+            "sampler": self.config.sampler.name,
+            "steps": correction.plan.calls,
+            "kb_size": self.config.kb.size,
+            "estimator": self.config.correction.base,
+        }
+        if correction.predicted_error is not None:
+            fields["predicted_latent_error"] = float(correction.predicted_error.mean())
+        return fields

@@ -1,0 +1,74 @@
+"""Corrected sampling as a method of the main job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from redi.config import Config, CorrectionConfig, MetricsConfig
+from redi.errors import UsageError
+from redi.tasks.assemble import check
+from redi.tasks.corrected import recipe_from
+from redi.tasks.run import main_job
+
+
+def corrected(tiny_config: Config, **options: object) -> Config:
+    tiny_config.baselines = []
+    tiny_config.data.num_queries = 6
+    tiny_config.metrics = MetricsConfig(hooks=["cost", "fidelity"], resamples=50)
+    tiny_config.correction = CorrectionConfig(calls=[2, 5], patches=[1], **options)  # type: ignore[arg-type]
+    return tiny_config
+
+
+def test_points_stand_beside_plain_samplers_with_as_many_calls(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    config = corrected(tiny_config)
+    folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
+    points = json.loads((folder / "results.json").read_text())["points"]
+    found = [(p["method"], p["sampler"], p["nfe"]) for p in points[2:]]
+    assert sorted(found) == sorted(
+        [(m, s, n) for n in (2, 5) for m, s in (("plain", "ddim"), ("plain", "dpm_solver_pp"))]
+        + [("corrected", "ddim", n) for n in (2, 5)]
+    )
+    assert {p["noise"] for p in points} == {"shared"}
+    for point in points:
+        if point["method"] == "corrected":
+            assert point["kb_size"] == 8 and point["key_step"] is None
+            assert 0 < point["predicted_latent_error"] and 0 < point["latent_error"]
+    fitted = list((tmp_path / "kb").glob("*/corrections/*.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in fitted]
+    assert len(fitted) == 2
+    again = main_job(config, tmp_path / "again", False, Console(quiet=True))
+    assert [path.stat().st_mtime_ns for path in fitted] == stamps  # fitted once, then read
+    first, second = (
+        [{k: v for k, v in p.items() if "seconds" not in k} for p in json.loads(text)["points"]]
+        for text in ((folder / "results.json").read_text(), (again / "results.json").read_text())
+    )
+    assert first == second
+
+
+def test_the_noise_of_a_bank_has_its_own_kernels(tiny_config: Config, tmp_path: Path) -> None:
+    config = corrected(tiny_config, parts=["kernel"])
+    config.noise.policy, config.noise.bank_size = "bank", 2
+    folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
+    points = json.loads((folder / "results.json").read_text())["points"]
+    assert {p["noise"] for p in points} == {"bank"}
+    assert all(torch.isfinite(torch.tensor(p["latent_error"])) for p in points[2:])
+
+
+def test_bad_settings_are_refused_before_any_work(tiny_config: Config) -> None:
+    config = corrected(tiny_config)
+    config.correction.calls = [4, 11]
+    with pytest.raises(UsageError, match=r"correction.calls has 11"):
+        check(config)
+    config.correction.calls = [4, 4]
+    with pytest.raises(UsageError, match="twice"):
+        recipe_from(config)
+    config.correction.calls, config.correction.against = [4], ["euler_x"]
+    with pytest.raises(UsageError, match="correction.against has 'euler_x'"):
+        recipe_from(config)

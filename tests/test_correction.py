@@ -1,0 +1,248 @@
+"""Retrieval-corrected sampling: exact where it must be, and better where it claims to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
+from redi.correction.base import BASES
+from redi.correction.fit import predict_all
+from redi.correction.kernel import Choice, affinity, fit_kernel
+from redi.correction.local import fit_local
+from redi.correction.store import correction_path, load_correction, save_correction
+from redi.data.noise import NoisePolicy
+from redi.errors import UsageError
+from redi.inference import run_plain
+from redi.models.mixture import MixtureModel
+from redi.samplers import Sampler, build_sampler
+
+STEPS = 40
+
+
+def reference(
+    model: MixtureModel, sampler: Sampler, prompts: list[str], noise: Tensor
+) -> dict[int, Tensor]:
+    """`y` of the reference trajectories after every step."""
+    conditioning = model.encode(prompts)
+    outcome = run_plain(model, sampler, conditioning, noise, tuple(range(STEPS + 1)))
+    alpha = sampler.levels.alpha
+    start = sampler.initial(noise).latents.double() / alpha[0]
+    return {0: start} | {i: x.double() / alpha[i] for i, x in outcome.watched.items()}
+
+
+def fit(
+    model: MixtureModel,
+    prompts: list[str],
+    noise: Tensor,
+    calls: int,
+    recipe: Recipe,
+    name: str = "dpm_solver_pp",
+    partitions: Tensor | None = None,
+) -> Correction:
+    sampler = build_sampler(name, model.scheduler_config, STEPS, "trailing")
+    states = reference(model, sampler, prompts, noise)
+    chosen = plan(sampler, calls)
+    predictor = model.predictor(model.encode(prompts))
+    return fit_correction(
+        chosen,
+        recipe,
+        lambda level: states[chosen.steps[level]],
+        predict_all(chosen, [predictor], len(prompts)),
+        torch.zeros(len(prompts), dtype=torch.long) if partitions is None else partitions,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> MixtureModel:
+    return MixtureModel(components=10, spread=0.7, deviation=0.4)
+
+
+@pytest.fixture(scope="module")
+def split(model: MixtureModel) -> tuple[list[str], list[str]]:
+    prompts = model.prompts(3)
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(0)).tolist()
+    return [prompts[i] for i in order[:120]], [prompts[i] for i in order[120:152]]
+
+
+def shared(model: MixtureModel, count: int) -> Tensor:
+    return NoisePolicy().draw([0], model.latent_shape).repeat(count, 1, 1, 1)
+
+
+@pytest.mark.parametrize("base", ["ddim", "dpm_solver_pp"])
+@pytest.mark.parametrize("calls", [4, 10])
+def test_without_corrections_it_is_the_plain_sampler(
+    model: MixtureModel, split: tuple[list[str], list[str]], base: str, calls: int
+) -> None:
+    known, queries = split
+    recipe = Recipe(base=base, parts=("none",), states="exact")
+    fitted = fit(model, known[:4], shared(model, 4), calls, recipe, name=base)
+    few = build_sampler(base, model.scheduler_config, calls, "trailing")
+    noise, conditioning = shared(model, len(queries)), model.encode(queries)
+    mine = run_corrected(model, fitted, conditioning, noise, [0] * len(queries))
+    plain = run_plain(model, few, conditioning, noise)
+    assert mine.cost.calls == plain.cost.calls == calls
+    assert torch.allclose(mine.latents.double(), plain.latents.double(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("base", sorted(BASES))
+def test_its_own_trajectory_in_the_kb_brings_back_the_full_run(
+    model: MixtureModel, split: tuple[list[str], list[str]], base: str
+) -> None:
+    known, _ = split
+    known, noise = known[:12], shared(model, 12)
+    recipe = Recipe(base, "exact", ("kernel",), widths=(0.3,), ridges=(1e-9,))
+    fitted = fit(model, known, noise, 4, recipe)
+    sampler = fitted.plan.sampler
+    full = run_plain(model, sampler, model.encode(known), noise)
+    mine = run_corrected(model, fitted, model.encode(known), noise, [0] * 12)
+    error = (mine.latents - full.latents).flatten(1).norm(dim=1)
+    scale = full.latents.flatten(1).norm(dim=1)
+    assert float((error / scale).max()) < 1e-4
+
+
+def test_it_beats_its_base_and_predicts_its_own_error(
+    model: MixtureModel, split: tuple[list[str], list[str]]
+) -> None:
+    known, queries = split
+    noise, conditioning = shared(model, len(queries)), model.encode(queries)
+    fitted = fit(model, known, shared(model, len(known)), 4, Recipe())
+    full = run_plain(model, fitted.plan.sampler, conditioning, noise).latents.double()
+    mine = run_corrected(model, fitted, conditioning, noise, [0] * len(queries))
+    few = build_sampler("dpm_solver_pp", model.scheduler_config, 4, "trailing")
+    plain = run_plain(model, few, conditioning, noise).latents.double()
+
+    def error(latents: Tensor) -> Tensor:
+        return (latents.double() - full).flatten(1).norm(dim=1) / full.flatten(1).norm(dim=1)
+
+    assert float(error(mine.latents).mean()) < 0.7 * float(error(plain).mean())
+    assert fitted.predicted_error is not None
+    ratio = float(fitted.predicted_error.median() / error(mine.latents).median())
+    assert 0.6 < ratio < 1.6
+
+
+def test_a_result_does_not_depend_on_its_batch(
+    model: MixtureModel, split: tuple[list[str], list[str]]
+) -> None:
+    known, queries = split
+    fitted = fit(model, known[:40], shared(model, 40), 3, Recipe())
+    noise = shared(model, 6)
+    whole = run_corrected(model, fitted, model.encode(queries[:6]), noise, [0] * 6).latents
+    for i in range(6):
+        one = run_corrected(model, fitted, model.encode(queries[i : i + 1]), noise[:1], [0])
+        assert torch.allclose(one.latents[0], whole[i], rtol=0, atol=1e-5)
+
+
+def test_kernels_never_look_across_noises(
+    model: MixtureModel, split: tuple[list[str], list[str]]
+) -> None:
+    known, queries = split
+    policy, count = NoisePolicy("bank", 2), 40
+    ids = [policy.kb_id(i) for i in range(count)]
+    noise, recipe = policy.draw(ids, model.latent_shape), Recipe(parts=("kernel",))
+    both = fit(model, known[:count], noise, 3, recipe, partitions=torch.tensor(ids))
+    assert all(len(step.kernels[1].inputs) == count // 2 for step in both.steps)
+    alone = replace(both, steps=tuple(replace(s, kernels={1: s.kernels[1]}) for s in both.steps))
+    start = policy.draw([1, 1], model.latent_shape)
+    conditioning = model.encode(queries[:2])
+    results = [run_corrected(model, c, conditioning, start, [1, 1]).latents for c in (both, alone)]
+    assert torch.equal(*results)
+    mixed = policy.draw([0, 1], model.latent_shape)
+    beside = run_corrected(model, both, conditioning, mixed, [0, 1]).latents
+    assert torch.allclose(beside[1], results[0][1], rtol=0, atol=1e-9)
+    with pytest.raises(UsageError, match="no trajectory with noise 3"):
+        run_corrected(model, both, conditioning, start, [3, 3])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(3, 12), st.integers(1, 4), st.sampled_from(["gaussian", "laplacian", "linear"]))
+def test_left_out_predictions_equal_fits_without_the_row(rows: int, size: int, kernel: str) -> None:
+    generator = torch.Generator().manual_seed(rows * 10 + size)
+    inputs = torch.randn(rows, size, generator=generator, dtype=torch.float64)
+    targets = torch.randn(rows, 2, generator=generator, dtype=torch.float64)
+    fitted, left_out, errors = fit_kernel(inputs, targets, [Choice(kernel, 1.0, 0.1)])
+    centred = inputs - inputs.mean(0)
+    for row in range(rows):
+        rest = [i for i in range(rows) if i != row]
+        gram = affinity(centred[rest], centred[rest], kernel, fitted.scale)
+        solved = torch.linalg.solve(
+            gram + 0.1 * torch.eye(rows - 1, dtype=torch.float64), targets[rest]
+        )
+        again = affinity(centred[[row]], centred[rest], kernel, fitted.scale) @ solved
+        assert torch.allclose(left_out[row], again[0], atol=1e-8)
+    (error,) = errors.values()
+    assert error == pytest.approx(float((targets - left_out).square().mean()))
+
+
+def test_a_kernel_map_never_moves_faster_than_its_constant() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(20, 5, generator=generator)
+    targets = torch.randn(20, 3, generator=generator)
+    for kernel in ("gaussian", "linear"):
+        fitted, _, _ = fit_kernel(inputs, targets, [Choice(kernel, 0.5, 1e-3)])
+        left, right = torch.randn(2, 400, 5, generator=generator)
+        moved = (fitted(left) - fitted(right)).norm(dim=1)
+        assert float((moved / (left - right).norm(dim=1)).max()) <= fitted.lipschitz() * (1 + 1e-6)
+
+
+def test_patch_maps_are_found_and_judged_by_left_out_trajectories() -> None:
+    generator = torch.Generator().manual_seed(1)
+    planes = torch.randn(24, 2, 6, 6, generator=generator)
+    truth = torch.randn(3, 2, 3, 3, generator=generator)
+    padded = torch.nn.functional.pad(planes, (1,) * 4, mode="reflect")
+    targets = torch.nn.functional.conv2d(padded, truth) + 0.7
+    fitted, left_out, errors = fit_local(planes, targets, (1, 3), folds=4, ridges=(1e-9, 1e-2))
+    assert (fitted.patch, fitted.ridge) == (3, 1e-9)
+    assert torch.allclose(fitted.weight, truth, atol=1e-4)
+    assert torch.allclose(fitted.bias, torch.full((3,), 0.7), atol=1e-4)
+    for (patch, ridge), error in errors.items():
+        _, guess, _ = fit_local(planes, targets, (patch,), folds=4, ridges=(ridge,))
+        # the error read off the normal equations is that of the predictions themselves
+        assert error == pytest.approx(float((guess - targets).square().mean()), rel=1e-6, abs=1e-9)
+    without, _, _ = fit_local(planes[4:], targets[4:], (3,), folds=4, ridges=(1e-9,))
+    assert torch.allclose(without(planes[:4]), left_out[:4], atol=1e-3)
+
+
+def test_a_saved_correction_computes_the_same(
+    model: MixtureModel, split: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    known, queries = split
+    fitted = fit(model, known[:40], shared(model, 40), 3, Recipe(parts=("both",)))
+    path = correction_path(tmp_path, "0" * 8, 3, Recipe(parts=("both",)))
+    assert path != correction_path(tmp_path, "1" * 8, 3, Recipe(parts=("both",)))
+    save_correction(path, fitted)
+    again = load_correction(path, fitted.plan)
+    noise, conditioning = shared(model, 4), model.encode(queries[:4])
+    both = [run_corrected(model, c, conditioning, noise, [0] * 4).latents for c in (fitted, again)]
+    assert torch.equal(*both)
+    with pytest.raises(UsageError, match="another plan"):
+        load_correction(path, plan(fitted.plan.sampler, 4))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UsageError, match="is damaged"):
+        load_correction(path, fitted.plan)
+
+
+def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
+    pndm = build_sampler("pndm", model.scheduler_config, STEPS, None)
+    with pytest.raises(UsageError, match="sampler=pndm"):
+        plan(pndm, 4)
+    sampler = build_sampler("ddim", model.scheduler_config, STEPS, "trailing")
+    with pytest.raises(UsageError, match="correction.calls has 41"):
+        plan(sampler, 41)
+    for field, value, words in (
+        ("base", "euler", "correction.base='euler'"),
+        ("states", "maybe", "correction.states='maybe'"),
+        ("patches", (2,), "odd"),
+        ("ridges", (0.0,), "positive"),
+        ("folds", 1, "folds=1"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Recipe(**{field: value})
+    with pytest.raises(UsageError, match="correction.features has 'colour'"):
+        fit(model, ["a", "b"], shared(model, 2), 2, Recipe(features=("colour",)))
