@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from redi.correction import Recipe
+from redi.correction.base import BASES
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.models.mixture import SCHEDULE, MixtureModel
@@ -26,6 +28,8 @@ from redi.theory.certificate import (
 )
 from redi.theory.config import TheoryConfig
 from redi.theory.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
+from redi.theory.corrected import base_coefficients, corrected_bound
+from redi.theory.corrected_block import corrected_block
 from redi.theory.correlation import correlation
 from redi.theory.multistep import multistep
 from redi.theory.neighbours import fit_weights, nearest
@@ -371,3 +375,36 @@ def test_study_refuses_what_it_cannot_check(model, prompts):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UsageError, match="theory\\."):
         TheoryConfig(**wrong)
+
+
+# -- retrieval-corrected sampling ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", sorted(BASES))
+def test_the_recursion_bounds_every_corrected_run(model, prompts, base, monkeypatch):
+    monkeypatch.setattr("redi.theory.corrected_block.Recipe", lambda: Recipe(base=base))
+    config = replace(CONFIG, correction_calls=(2, 5))
+    block, records = corrected_block(model, prompts[:24], prompts[24:84], config)
+    for found in block.values():
+        assert found["queries"] == 24
+        assert found["violations"] == found["violations_known_regression_constant"] == 0
+        assert found["regression_constant_violations"] == 0
+        assert found["violations_without_tau"] == 24  # without its source the bound is 0
+        assert found["tightness_median"] >= 1
+        assert 0.4 < found["predicted_median"] / found["relative_error_median"] < 2.5
+    for record in records.values():
+        assert float(record.error[0].max()) == 0
+        weaker = replace(record, tau=0.4 * record.tau)
+        assert bool((record.error > corrected_bound(weaker)).any())
+
+
+def test_base_coefficients_are_those_of_the_update(model, prompts):
+    _, records = corrected_block(
+        model, prompts[:2], prompts[24:30], replace(CONFIG, correction_calls=(4,))
+    )
+    plan = records[4].correction.plan
+    for level in range(4):
+        stride = float(plan.rho[level + 1] - plan.rho[level])
+        found = base_coefficients(records[4].correction, level)
+        assert found[level] == pytest.approx((1.0, abs(stride)))
+        assert all(found[j] == (0.0, 0.0) for j in range(level))

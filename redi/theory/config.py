@@ -29,6 +29,7 @@ class TheoryConfig:
         splits: random splits of the remaining queries into calibration and test.
         perturbation: relative change of one coefficient that the certificate must detect.
         order_steps: step counts of the convergence study, multiples of 5 that divide 1000.
+        correction_calls: network calls of the corrected runs that are followed; empty for none.
         batch_size: rows that the network sees at once.
         seed: draws the shared noise, the random neighbours and the splits.
     """
@@ -47,6 +48,7 @@ class TheoryConfig:
     splits: int = 50
     perturbation: float = 0.01
     order_steps: tuple[int, ...] = (40, 50, 100, 125, 200)
+    correction_calls: tuple[int, ...] = (2, 4, 5, 10)
     batch_size: int = 256
     seed: int = 0
 
@@ -75,6 +77,10 @@ class TheoryConfig:
             raise UsageError(
                 f"theory.order_steps={self.order_steps} is unusable: "
                 "list at least two multiples of 5 that divide 1000"
+            )
+        if bad := [n for n in self.correction_calls if not 1 <= n <= self.steps]:
+            raise UsageError(
+                f"theory.correction_calls has {bad[0]}: use numbers from 1 to steps={self.steps}"
             )
         for name in ("neighbours", "splits", "batch_size"):
             value = getattr(self, name)

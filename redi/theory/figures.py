@@ -13,6 +13,7 @@ from torch import Tensor
 
 from redi.theory.bounds import PlugIn
 from redi.theory.certificate import certificate, step_map_certificate
+from redi.theory.corrected import CorrectedRecord, corrected_bound
 from redi.theory.observe import Observation
 
 TITLES = {
@@ -39,6 +40,42 @@ def draw_figures(
     _correlation(block["plug_in"], out_dir / "correlation.png")
     _order(block["order"], out_dir / "order.png")
     _skip(block["conformal"], out_dir / "adaptive_skip.png")
+
+
+def draw_corrected(records: Mapping[int, CorrectedRecord], path: Path) -> None:
+    """Actual error of corrected runs, its bound, and what the KB predicted, per number of calls."""
+    figure = Figure(figsize=(3.3 * len(records) + 0.4, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
+    for axis, (calls, record) in zip(axes, records.items(), strict=True):
+        levels = range(1, calls + 1)
+        bound = corrected_bound(record)
+        for values, colour, label in (
+            (record.error, BLUE, "actual error"),
+            (bound, RED, "bound with measured constants"),
+        ):
+            middle = values[1:].median(1).values
+            low, high = (values[1:].quantile(q, dim=1) for q in (0.1, 0.9))
+            axis.plot(levels, middle, color=colour, marker="o", markersize=3.5, label=label)
+            axis.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0)
+        predicted = record.correction.predicted_error
+        if predicted is not None:
+            scale = record.final_norm.median()
+            axis.plot(
+                [calls],
+                [float(predicted.median() * scale)],
+                color=GREEN,
+                marker="D",
+                markersize=7,
+                linestyle="none",
+                markerfacecolor="none",
+                label="predicted from the KB alone",
+            )
+        axis.set(title=f"{calls} calls", xlabel="calls made", yscale="log")
+        axis.grid(True, color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+    axes[0].set_ylabel("distance to the reference, normalised")
+    _legend(figure, axes[-1], 3)
+    _save(figure, path, "Retrieval-corrected sampling: median and 80% of the queries")
 
 
 def _panels(names: Sequence[str], ylabel: str, xlabel: str) -> tuple[Figure, list[Axes]]:

@@ -22,7 +22,9 @@ from redi.theory.blocks import (
 )
 from redi.theory.bounds import PlugIn, estimate_constants
 from redi.theory.config import TheoryConfig
-from redi.theory.figures import draw_figures
+from redi.theory.corrected import CorrectedRecord
+from redi.theory.corrected_block import corrected_block
+from redi.theory.figures import draw_corrected, draw_figures
 from redi.theory.observe import Observation, observe
 from redi.theory.order import Order, convergence_order
 
@@ -38,7 +40,7 @@ def run_study(
     progress: Progress = print,
     out_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Check certificate, known constant, order, plug-in bounds and adaptive skip.
+    """Check certificate, known constant, order, plug-in bounds, adaptive skip, corrections.
 
     Every trajectory starts from the same noise. Memory is a few latents per prompt; network calls
     per sampler are about `N (Q + M) + (v - k)(H + 4) Q + sum_v (N - v) Q` for Q queries, M entries
@@ -91,9 +93,20 @@ def run_study(
             f"{name}: {found['violations']} violations in {found['pairs']} pairs, "
             f"order {orders[name].slope:.2f}"
         )
+    followed: dict[int, CorrectedRecord] = {}
+    if config.correction_calls:
+        block["corrected"], followed = corrected_block(model, queries, kb_prompts, config)
+        for calls, found in block["corrected"].items():
+            progress(
+                f"corrected, {calls} calls: {found['violations']} violations in "
+                f"{found['queries']} runs, relative error {found['relative_error_median']:.4f} "
+                f"(predicted {found['predicted_median']:.4f})"
+            )
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
         draw_figures(block, seen, constants, out_dir)
+        if followed:
+            draw_corrected(followed, out_dir / "corrected.png")
         progress(f"figures in {out_dir}")
     return block
 
