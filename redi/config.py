@@ -235,5 +235,6 @@ def register() -> None:
         "correction": CorrectionConfig,
         "metrics": MetricsConfig,
         "trainer": TrainerConfig,
+        "theory": TheoryConfig,
     }.items():
         store.store(group=group, name=f"base_{group}", node=node)

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from redi.theory.bounds import PlugIn
@@ -71,6 +72,7 @@ def draw_corrected(records: Mapping[int, CorrectedRecord], path: Path) -> None:
                 label="predicted from the KB alone",
             )
         axis.set(title=f"{calls} calls", xlabel="calls made", yscale="log")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(True, color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
     axes[0].set_ylabel("distance to the reference, normalised")
