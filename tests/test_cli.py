@@ -156,3 +156,18 @@ def test_the_main_job_and_everything_that_follows_it(
     assert len(summary["runs"]) == 2
     redi("report", "sweep")
     assert (tmp_path / "sweep" / "pareto.png").is_file()
+
+
+def test_theory_takes_its_own_group_and_overrides(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = ["queries=12", "samplers=[ddim]", "theory=quick", "theory.steps=10"]
+    small += ["theory.value_steps=[5,8]", "theory.correction_calls=[2]", "run_dir=t"]
+    redi("theory", *small)
+    assert "Retrieval-corrected" in capsys.readouterr().out
+    found = json.loads((tmp_path / "t" / "results.json").read_text())["theory"]
+    assert found["config"]["steps"] == 10 and list(found["corrected"]) == ["2"]
+    assert found["certificate"]["ddim"]["violations"] == 0
+    assert found["corrected"]["2"]["violations"] == 0
+    message = refusal(capsys, "theory", *small, "theory.correction_calls=[11]")
+    assert "theory.correction_calls has 11" in message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,22 @@ from redi.models.mixture import MixtureModel
 from redi.tasks.assemble import model_from, prompts_from
 from redi.tasks.provenance import git_revision, machine, versions
 from redi.theory.study import run_study, split_prompts
+
+
+def _corrected_table(block: dict[str, Any]) -> Table:
+    table = Table(title="Retrieval-corrected sampling: relative error of the final latents")
+    for heading in ("calls", "runs", "violations", "bound / error", "error", "predicted by the KB"):
+        table.add_column(heading, justify="right")
+    for calls, found in block.items():
+        table.add_row(
+            calls,
+            str(found["queries"]),
+            str(found["violations"]),
+            f"{found['tightness_median']:.1f}",
+            f"{found['relative_error_median']:.4f}",
+            f"{found['predicted_median']:.4f}",
+        )
+    return table
 
 
 def theory_job(config: TheoryRunConfig, console: Console) -> Path:
@@ -56,5 +73,7 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
             sampler, str(found["pairs"]), str(found["violations"]), f"{found['max_ratio']:.3f}"
         )
     console.print(table)
+    if "corrected" in block:
+        console.print(_corrected_table(block["corrected"]))
     console.print(f"Figures and numbers: {folder}")
     return folder

@@ -8,7 +8,7 @@ from redi.errors import UsageError
 from redi.theory.neighbours import WEIGHTS
 
 
-@dataclass(frozen=True)
+@dataclass
 class TheoryConfig:
     """What `redi theory` runs; steps are counted in completed updates.
 
