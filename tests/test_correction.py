@@ -155,7 +155,7 @@ def test_kernels_never_look_across_noises(
     assert torch.equal(*results)
     mixed = policy.draw([0, 1], model.latent_shape)
     beside = run_corrected(model, both, conditioning, mixed, [0, 1]).latents
-    assert torch.allclose(beside[1], results[0][1], rtol=0, atol=1e-9)
+    assert torch.allclose(beside[1], results[0][1], rtol=0, atol=1e-6)
     with pytest.raises(UsageError, match="no trajectory with noise 3"):
         run_corrected(model, both, conditioning, start, [3, 3])
 
@@ -205,8 +205,10 @@ def test_patch_maps_are_found_and_judged_by_left_out_trajectories() -> None:
         _, guess, _ = fit_local(planes, targets, (patch,), folds=4, ridges=(ridge,))
         # the error read off the normal equations is that of the predictions themselves
         assert error == pytest.approx(float((guess - targets).square().mean()), rel=1e-6, abs=1e-9)
-    without, _, _ = fit_local(planes[4:], targets[4:], (3,), folds=4, ridges=(1e-9,))
-    assert torch.allclose(without(planes[:4]), left_out[:4], atol=1e-3)
+    _, guess, _ = fit_local(planes, targets, (1,), folds=4, ridges=(1e-2,))
+    others = [i for i in range(24) if i % 4 != 1]
+    without, _, _ = fit_local(planes[others], targets[others], (1,), folds=4, ridges=(1e-2,))
+    assert torch.allclose(without(planes[1::4]), guess[1::4].float(), atol=1e-5)
 
 
 def test_a_saved_correction_computes_the_same(

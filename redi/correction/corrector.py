@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from redi.correction.local import PatchRidge
 from redi.correction.plan import Plan
 from redi.errors import UsageError
 
+_ROWS = 16  # queries that a correction is computed for at a time
 #: what may correct a step: nothing, the patch map, the kernel regression, or one on the other
 PARTS = ("none", "local", "kernel", "both")
 
@@ -42,16 +43,24 @@ class StepCorrection:
             return total
         planes = self.features(visits)
         if self.local is not None:
-            total += self.local(planes)
+            total += _in_batches(self.local, planes)
         for partition in sorted(set(partitions)) if self.kernels else ():
             if partition not in self.kernels:
                 raise UsageError(
                     f"the KB has no trajectory with noise {partition}: use a larger kb.size"
                 )
-            rows = torch.tensor([i for i, p in enumerate(partitions) if p == partition])
-            predicted = self.kernels[partition](planes[rows].flatten(1))
+            rows = torch.tensor(
+                [i for i, p in enumerate(partitions) if p == partition], device=total.device
+            )
+            predicted = _in_batches(self.kernels[partition], planes[rows].flatten(1))
             total[rows] += predicted.reshape(total[rows].shape)
         return total
+
+    def to(self, device: torch.device) -> StepCorrection:
+        """The same correction on another device."""
+        local = None if self.local is None else self.local.to(device)
+        kernels = {partition: kernel.to(device) for partition, kernel in self.kernels.items()}
+        return replace(self, local=local, kernels=kernels)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,20 @@ class Correction:
         return base_step(self.plan, self.base, level, visits) + self.steps[level](
             visits, partitions
         )
+
+    def to(self, device: torch.device) -> Correction:
+        """The same corrections on another device, where the steps are then computed."""
+        return replace(self, steps=tuple(step.to(device) for step in self.steps))
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply a map to fixed numbers of rows, the last padded: rounding may depend on the shape."""
+    parts = []
+    for chunk in rows.split(_ROWS):
+        missing = _ROWS - len(chunk)
+        padded = torch.cat([chunk, chunk[-1:].expand(missing, *chunk.shape[1:])])
+        parts.append(function(padded)[: len(chunk)])
+    return torch.cat(parts)
 
 
 def base_step(plan: Plan, base: str, level: int, visits: Sequence[Visit]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,17 +20,22 @@ class Choice:
     ridge: float
 
 
-def affinity(left: Tensor, right: Tensor, kernel: str, width: float) -> Tensor:
+def affinity(
+    left: Tensor, right: Tensor, kernel: str, width: float, right_norms: Tensor | None = None
+) -> Tensor:
     """Kernel values (B, K) of centred inputs (B, F) and (K, F), plus 1, which fits the mean.
+
+    `right_norms` (K,), the squared norms of `right`, spares their computation.
 
     At distance `d`, `gaussian`: `exp(-d^2 / 2 w^2)`; `laplacian`: `exp(-d / w)`; `linear`: the
     inner product over `w^2`. `width` is absolute.
     """
-    left, right = left.double(), right.double()
-    inner = left @ right.mT
+    inner = (left @ right.mT).double()
     if kernel == "linear":
         return 1 + inner / width**2
-    norms = left.square().sum(1)[:, None] + right.square().sum(1)[None]
+    if right_norms is None:
+        right_norms = right.double().square().sum(1)
+    norms = left.double().square().sum(1)[:, None] + right_norms[None]
     squared = (norms - 2 * inner).clamp_min(0)
     if kernel == "gaussian":
         return 1 + torch.exp(squared / (-2 * width**2))
@@ -49,17 +55,28 @@ def median_distance(inputs: Tensor) -> float:
 class KernelRidge:
     """`f(x) = k(x, X) (k(X, X) + ridge I)^-1 Y`, all outputs at once."""
 
-    centre: Tensor  # (F,)
+    centre: Tensor  # (F,) float32, like all of them
     inputs: Tensor  # (K, F) centred
     coefficients: Tensor  # (K, D)
     choice: Choice
     scale: float  # median distance of the inputs
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features (B, F) to outputs (B, D), float64."""
+        """Features (B, F) to outputs (B, D), float32."""
         width = self.choice.width * self.scale
-        weights = affinity(features - self.centre, self.inputs, self.choice.kernel, width)
-        return weights @ self.coefficients.double()
+        centred = features.float() - self.centre
+        weights = affinity(centred, self.inputs, self.choice.kernel, width, self.norms)
+        return weights.float() @ self.coefficients
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Squared norms of the inputs (K,), float64."""
+        return self.inputs.double().square().sum(1)
+
+    def to(self, device: torch.device) -> KernelRidge:
+        """The same map on another device."""
+        moved = (item.to(device) for item in (self.centre, self.inputs, self.coefficients))
+        return KernelRidge(*moved, self.choice, self.scale)
 
     def lipschitz(self) -> float:
         """A Lipschitz constant of the map, Euclidean norms.
@@ -108,5 +125,6 @@ def fit_kernel(
     if best is None:
         raise ValueError("fit_kernel needs at least one choice")
     _, choice, coefficients, residuals = best
-    fitted = KernelRidge(centre, inputs.float(), coefficients.float(), choice, scale)
+    tensors = (item.float() for item in (centre, inputs, coefficients))
+    fitted = KernelRidge(*tensors, choice, scale)
     return fitted, targets - residuals, errors

@@ -7,7 +7,7 @@ for noises that no trajectory started from (method.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,9 +27,12 @@ class PatchRidge:
     ridge: float
 
     def __call__(self, planes: Tensor) -> Tensor:
-        """Feature planes (B, F, H, W) to corrections (B, C, H, W), float64."""
-        padded = _reflect(planes.double(), self.patch)
-        return functional.conv2d(padded, self.weight.double(), self.bias.double())
+        """Feature planes (B, F, H, W) to corrections (B, C, H, W), float32."""
+        return functional.conv2d(_reflect(planes.float(), self.patch), self.weight, self.bias)
+
+    def to(self, device: torch.device) -> PatchRidge:
+        """The same map on another device."""
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
 
 def fit_local(

@@ -21,20 +21,20 @@ def run_corrected(
 ) -> Outcome:
     """Final latents of a batch from unit noise (B, C, H, W), with `correction.plan.calls` calls.
 
-    The state is kept in float64 on the CPU, where re-inserting a trajectory is exact; the network
-    sees it in its own precision.
+    The state is kept in float64, the network sees it in its own precision. The correction has to
+    be on the model's device.
     """
     plan, watch, retrieval = correction.plan, Stopwatch(model), 0.0
     predictor = model.predictor(conditioning)
     start = plan.sampler.initial(noise).latents
-    y = start.double().cpu() / plan.alpha[0]
+    y = start.double() / float(plan.alpha[0])
     visits: list[Visit] = []
     for level in range(plan.calls):
-        latents = (y * plan.alpha[level]).to(start)
+        latents = (y * float(plan.alpha[level])).to(start)
         output = noise_at(plan, level, latents, predictor)
         began = now(model.meter.device)
-        visits.append(Visit(float(plan.rho[level]), y, output.double().cpu()))
+        visits.append(Visit(float(plan.rho[level]), y, output.double()))
         y = correction.step(level, visits, partitions)
         retrieval += now(model.meter.device) - began
-    final = (y * plan.alpha[-1]).to(start)
+    final = (y * float(plan.alpha[-1])).to(start)
     return Outcome(final, watch.stop(len(conditioning), retrieval))

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -86,7 +85,5 @@ def _step(i: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> StepCorr
             for name in ("centre", "inputs", "coefficients")
         )
         choice = Choice(**kernel["choice"])
-        kernels[int(partition)] = KernelRidge(
-            centre.to(torch.float64), inputs, coefficients, choice, kernel["scale"]
-        )
+        kernels[int(partition)] = KernelRidge(centre, inputs, coefficients, choice, kernel["scale"])
     return StepCorrection(features, local, kernels, entry["errors"])

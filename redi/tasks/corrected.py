@@ -95,7 +95,8 @@ class CorrectedMethods:
         self.plain = {}
         for calls in config.correction.calls:
             path = correction_path(kb.root, kb.content_hash, calls, recipe)
-            self.corrections[f"corrected@{calls}"] = load_correction(path, plan(reference, calls))
+            found = load_correction(path, plan(reference, calls))
+            self.corrections[f"corrected@{calls}"] = found.to(model.device)
             for name in config.correction.against:
                 self.plain[f"plain@{calls}:{name}"] = build_sampler(
                     name, model.scheduler_config, calls, config.sampler.timestep_spacing
