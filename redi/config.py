@@ -23,7 +23,7 @@ class SamplerConfig:
 @dataclass
 class SamplingConfig:
     steps: int = 40
-    guidance_scale: float = 7.5
+    guidance_scale: float = 3.0
     negative_prompt: str = ""
 
 

@@ -1,0 +1,86 @@
+"""Cost of one correction beside one network call: python experiments/corrected/overhead.py
+
+Prints, for the embedded model's latents (with its measured network call at batch 16) and for those
+of Stable Diffusion, the milliseconds of a correction with 1,024 trajectories per noise.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from redi.correction.base import Visit
+from redi.correction.corrector import StepCorrection
+from redi.correction.features import Features
+from redi.correction.kernel import Choice, KernelRidge
+from redi.correction.local import PatchRidge
+from redi.data.scenes import prompts
+from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.tasks.assemble import EMBEDDED_MODEL
+
+BATCH, TRAJECTORIES, REPEATS = 16, 1024, 15
+NAMES = ("prediction", "clean", "previous", "earlier")
+
+
+def correction(shape: tuple[int, int, int], parts: str) -> StepCorrection:
+    """A correction of the given size; its numbers do not matter for its cost."""
+    channels, size = shape[0], shape[0] * shape[1] * shape[2]
+    width = size * len(NAMES)
+    kernel = KernelRidge(
+        torch.zeros(width),
+        torch.randn(TRAJECTORIES, width),
+        torch.randn(TRAJECTORIES, size),
+        Choice("gaussian", 1.0, 1e-2),
+        width**0.5,
+    )
+    local = PatchRidge(
+        torch.randn(channels, channels * len(NAMES), 3, 3), torch.zeros(channels), 3, 1e-3
+    )
+    return StepCorrection(
+        Features(NAMES, (1.0,) * len(NAMES)),
+        local if parts != "kernel" else None,
+        {0: kernel} if parts != "local" else {},
+        {},
+    )
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Median time of a call after one warm-up."""
+    run()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def main() -> None:
+    pipeline = load_pipeline(EMBEDDED_MODEL, torch.float32, torch.device("cpu"))
+    model = TextToImageModel(pipeline, guidance_scale=4.0, batch_size=BATCH)
+    predict = model.predictor(model.encode(prompts("query", BATCH)[1]))
+    latents = torch.randn(BATCH, *model.latent_shape)
+    call = milliseconds(lambda: predict(latents, torch.tensor(500)))
+    table = Table(title=f"One correction, batch {BATCH}, {TRAJECTORIES} trajectories")
+    for heading in ("latents", "part", "ms per step", "share of a network call"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for shape in (model.latent_shape, (4, 64, 64)):
+        states = [Visit(3.0 - i, *torch.randn(2, BATCH, *shape).double()) for i in range(3)]
+        for parts in ("local", "kernel", "both"):
+            step = correction(shape, parts)
+            spent = milliseconds(lambda step=step, states=states: step(states, [0] * BATCH))
+            known = shape == model.latent_shape
+            share = f"{100 * spent / call:.1f}%" if known else "-"
+            table.add_row("x".join(map(str, shape)), parts, f"{spent:.1f}", share)
+    console = Console()
+    console.print(table)
+    console.print(f"One guided network call of the embedded model at batch {BATCH}: {call:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
