@@ -134,8 +134,8 @@ def _fit(
     start = time.time()
     trainer.fit(task, ckpt_path=str(checkpoint) if resumed else None)
     return {
-        "steps": trainer.global_step,
-        "samples": trainer.global_step * stage.batch_size,
+        "steps": stage.steps,
+        "samples": stage.steps * stage.batch_size * trainer.world_size,
         "seconds_since_last_resume": round(time.time() - start),
         "loss": float(trainer.callback_metrics["loss_epoch"]),
     }

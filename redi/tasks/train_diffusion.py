@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from redi.data.scenes import prompts
@@ -81,6 +81,11 @@ def new_unet() -> UNet2DConditionModel:
     )
 
 
+def moving_average(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+    """One step of the exponential moving average; a named function can go to other processes."""
+    return average.lerp(current, 1 - EMA_DECAY)
+
+
 class Denoiser(torch.nn.Module):
     """Text encoder and UNet as one module, so that one average covers both."""
 
@@ -112,7 +117,7 @@ class TrainDiffusion(TrainingStage):
         self.tokenizer = tokenizer
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.denoiser = Denoiser(tokenizer)
-        self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+        self.average = AveragedModel(self.denoiser, avg_fn=moving_average)
         self.average.requires_grad_(False)
         self.scheduler = new_scheduler()
 
