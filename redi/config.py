@@ -18,6 +18,11 @@ class SamplerConfig:
     name: str = MISSING
     #: trailing | leading | linspace; null: as the model's own scheduler says
     timestep_spacing: str | None = "trailing"
+    #: solver order of dpm_solver, dpm_solver_pp, dpm_solver_single, unipc and deis: 1 to 3;
+    #: null: 2
+    order: int | None = None
+    #: noise levels of Karras et al. in place of the timestep spacing; null: the model's own choice
+    use_karras_sigmas: bool | None = None
 
 
 @dataclass

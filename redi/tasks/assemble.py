@@ -19,7 +19,7 @@ from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.models.base import DiffusionModel
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.samplers import SAMPLERS, Sampler, build_sampler
+from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.tasks.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
@@ -66,9 +66,11 @@ def setting_from(config: Config) -> Setting:
 def check(config: Config) -> Setting:
     """Everything about a configuration that can be refused before any work."""
     setting = setting_from(config)
-    if config.sampler.name not in SAMPLERS:
-        known = ", ".join(SAMPLERS)
-        raise UsageError(f"sampler={config.sampler.name!r} is unknown; use one of {known}")
+    sampler = config.sampler
+    check_options(
+        sampler.name,
+        SamplerOptions(sampler.timestep_spacing, sampler.order, sampler.use_karras_sigmas),
+    )
     if config.kb.size < 1:
         raise UsageError(f"kb.size={config.kb.size} is too small: use at least 1")
     if config.kb.shard_size < 1:
@@ -120,6 +122,8 @@ def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None
         model.scheduler_config,
         config.sampling.steps if steps is None else steps,
         config.sampler.timestep_spacing,
+        config.sampler.order,
+        config.sampler.use_karras_sigmas,
     )
 
 
@@ -203,7 +207,7 @@ def _identity(
         "sampler": config.sampler.name,
         "scheduler": {k: _plain(v) for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
         "steps": sampler.num_steps,
-        "timesteps": [int(t) for t in scheduler.timesteps],
+        "timesteps": [int(t) if t == int(t) else float(t) for t in scheduler.timesteps],
         "key_step": steps[0],
         "stored_steps": steps,
         "step_convention": "latents after this many completed updates",
