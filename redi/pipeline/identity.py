@@ -38,6 +38,8 @@ _QUERY = (
     "height",
     "width",
     "num_inference_steps",
+    "timesteps",
+    "sigmas",
     "num_images_per_prompt",
     "output_type",
     "return_dict",
@@ -46,7 +48,7 @@ _QUERY_WORDS = ("prompt_embeds", "prompt_attention_mask", "callback")
 
 
 def model_identity(pipe: Any) -> dict[str, Any]:
-    """Content hash, dtype and scheduler of a pipeline; `UsageError` where weights are not there."""
+    """Content hash, dtype and sampler of a pipeline; `UsageError` where weights are not there."""
     modules = [getattr(pipe, name, None) for name in _MODULES]
     present = [getattr(m, "_orig_mod", m) for m in modules if isinstance(m, nn.Module)]
     if any(parameter.is_meta for module in present for parameter in module.parameters()):
@@ -55,20 +57,19 @@ def model_identity(pipe: Any) -> dict[str, Any]:
             "redi first and offload afterwards, or use enable_model_cpu_offload"
         )
     name, _ = kind_of(pipe.scheduler)
-    config = {k: _plain(v) for k, v in sorted(pipe.scheduler.config.items()) if k[0] != "_"}
-    network = next(m for m in present)
     return {
         "model_hash": content_hash(*present),
-        "model_dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "model_dtype": str(next(present[0].parameters()).dtype).removeprefix("torch."),
         "sampler": name,
-        "scheduler": config,
     }
 
 
 def schedule_identity(sampler: Sampler) -> dict[str, Any]:
-    """Number of steps and their timesteps."""
+    """Scheduler options (as set_timesteps leaves them, it may change some), steps and timesteps."""
+    config = sampler.scheduler.config
     timesteps = [float(t) for t in sampler.scheduler.timesteps]
     return {
+        "scheduler": {k: _plain(v) for k, v in sorted(config.items()) if k[0] != "_"},
         "steps": sampler.num_steps,
         "timesteps": [int(t) if t == int(t) else t for t in timesteps],
     }

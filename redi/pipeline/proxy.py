@@ -60,6 +60,8 @@ class SchedulerProxy:
         self._schedule: Tensor | None = None
         self.set_timesteps = _mimic(scheduler.set_timesteps, self._set_timesteps)
         self.step = _mimic(scheduler.step, self._step)
+        if hasattr(scheduler, "set_begin_index"):  # pipelines ask whether it is there
+            self.set_begin_index = self._set_begin_index
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scheduler, name)
@@ -75,7 +77,7 @@ class SchedulerProxy:
     def timesteps(self) -> Tensor:
         return self._scheduler.timesteps if self._schedule is None else self._schedule
 
-    def set_begin_index(self, begin_index: int = 0) -> None:
+    def _set_begin_index(self, begin_index: int = 0) -> None:
         """Refuse runs that start in the middle: they have no key step."""
         if begin_index:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,7 +146,5 @@ def record(
 
 def _query(pipe: Any, prompts: list[str]) -> dict[str, Any]:
     """How a pipeline takes a batch of prompts; an unconditional one only takes its size."""
-    import inspect
-
     parameters = inspect.signature(type(pipe).__call__).parameters
     return {"prompt": prompts} if "prompt" in parameters else {"batch_size": len(prompts)}
