@@ -40,7 +40,8 @@ class Timesteps(torch.Tensor):
     """The whole schedule, but iterating leaves out what a jump has made needless."""
 
     walk: Callable[[], Iterator[Tensor]]
-    __torch_function__ = torch._C._disabled_torch_function_impl  # operations give plain tensors
+    # operations on it give plain tensors
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.walk()
@@ -58,6 +59,8 @@ class SchedulerProxy:
         self._scheduler, self._plan = scheduler, plan
         self._sampler: Sampler | None = None
         self._schedule: Tensor | None = None
+        self._yielded: Tensor | None = None
+        self._state: SamplerState
         self.set_timesteps = _mimic(scheduler.set_timesteps, self._set_timesteps)
         self.step = _mimic(scheduler.step, self._step)
         if hasattr(scheduler, "set_begin_index"):  # pipelines ask whether it is there
@@ -95,15 +98,16 @@ class SchedulerProxy:
             for update, timesteps in enumerate(sampler.call_timesteps)
             for number in range(len(timesteps))
         ]
-        self._next, self._yielded = 0, None
-        self._schedule = self._scheduler.timesteps.as_subclass(Timesteps)
-        self._schedule.walk = self._walk
+        self._next = 0
+        schedule = self._scheduler.timesteps.as_subclass(Timesteps)
+        schedule.walk = self._walk
+        self._schedule = schedule
 
     def _walk(self) -> Iterator[Tensor]:
         at, timesteps = 0, self._scheduler.timesteps
         while at < len(timesteps):
-            self._yielded = timesteps[at]
-            yield self._yielded
+            timestep = self._yielded = timesteps[at]
+            yield timestep
             at = max(at + 1, self._next)  # a pipeline that was interrupted makes no more steps
 
     def _step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:

@@ -45,7 +45,7 @@ def attach(pipe: Any, plan: Plan, describe: Callable[[dict[str, Any]], None]) ->
     kind_of(pipe.scheduler)
     original = type(pipe)
     _SESSIONS[pipe] = Session(plan, describe, original)
-    pipe.__class__ = _subclass(original)
+    pipe.__class__ = _subclass(original)  # type: ignore[arg-type]  # classes are hashable
 
 
 def detach(pipe: Any) -> None:
