@@ -31,6 +31,7 @@ Keys people change first:
   retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
   noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
   model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
+  model=sd15|sd21 [model.path=DIR]  data=coco2014 data.root=DIR
 
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
 """

@@ -38,6 +38,8 @@ class ModelConfig:
     kind: str = "pipeline"
     #: folder of a diffusers pipeline; null: the model that ships with redi
     path: str | None = None
+    #: id on the Hugging Face hub, used where no path is given
+    hub_id: str | None = None
     #: float32 | bfloat16 | float16
     dtype: str = "float32"
     #: rows per network call; part of a KB's identity, since rounding may depend on it
@@ -46,13 +48,15 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    #: scenes: emoji-scene captions; file: one prompt per line
+    #: scenes: emoji-scene captions; file: one prompt per line; coco2014: COCO captions
     name: str = "scenes"
     num_queries: int = 64
     seed: int = 0
     #: data=file only: text files with the prompts of the KB and of the queries
     kb_file: str | None = None
     query_file: str | None = None
+    #: data=coco2014 only: the folder that holds annotations/
+    root: str | None = None
 
 
 @dataclass

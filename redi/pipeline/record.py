@@ -107,6 +107,9 @@ def record(
     taken = {"prompt", "generator", "latents", "num_images_per_prompt"} & set(call)
     if taken:
         raise UsageError(f"{min(taken)} cannot be given: record() chooses it for every trajectory")
+    for name, value in call.items():
+        if name.startswith("negative_prompt") and isinstance(value, str):
+            call[name] = [value] * batch_size  # some pipelines want one per prompt
     plan, root = Recording(key_step, value_steps, store_history), Path(kb)
     model, count = model_identity(pipe), len(prompts)
     padded = [*prompts, *[prompts[-1]] * (-count % batch_size)]

@@ -12,12 +12,14 @@ import torch
 
 from redi.config import Config, DataConfig, ModelConfig
 from redi.data.atlas import ASSETS
+from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
 from redi.data.scenes import Scene, compositions, prompts
 from redi.errors import UsageError
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.models.base import DiffusionModel
+from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.tasks.engine import check_trainer
@@ -109,7 +111,10 @@ def model_from(
             f"model.kind={config.kind!r} has no pictures to evaluate: use model=emoji or "
             "model=local (model=analytic is for 'redi theory')"
         )
-    path = EMBEDDED_MODEL if config.path is None else Path(config.path)
+    if config.path is not None:
+        path = Path(config.path)
+    else:
+        path = EMBEDDED_MODEL if config.hub_id is None else hub_folder(config.hub_id)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = load_pipeline(path, _DTYPES[config.dtype], device)
     return TextToImageModel(pipeline, guidance_scale, negative_prompt, config.batch_size)
@@ -138,15 +143,24 @@ def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
             )
         scenes, texts = prompts(role, count, config.seed)
         return Prompts(texts, scenes)
+    if config.name == "coco2014":
+        return _enough(
+            captions(config.root, role, config.seed), f"data.root={config.root!r}", count
+        )
     if config.name != "file":
-        raise UsageError(f"data.name={config.name!r} is unknown; use one of scenes, file")
+        known = "scenes, file, coco2014"
+        raise UsageError(f"data.name={config.name!r} is unknown; use one of {known}")
     name, path = f"data.{role}_file", getattr(config, f"{role}_file")
     if path is None or not Path(path).is_file():
         raise UsageError(f"{name}={path!r} is not a file: name a text file, one prompt per line")
     texts = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    return _enough(texts, f"{name}={path!r}", count)
+
+
+def _enough(texts: list[str], source: str, count: int) -> Prompts:
     if len(texts) < count:
         raise UsageError(
-            f"{name}={path!r} holds {len(texts)} prompts and {count} are wanted: "
+            f"{source} holds {len(texts)} prompts and {count} are wanted: "
             "add prompts or lower kb.size / data.num_queries"
         )
     return Prompts(texts[:count], None)
