@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionImg2ImgPipeline,
+)
 from own_loop import own_loop, watch
 from tiny_pipelines import ARGUMENTS, PIPELINES, build
 from torch import Tensor
@@ -186,7 +191,8 @@ def test_a_killed_recording_goes_on_where_it_stopped(
         ({"guidance_scale": 3.0}, "guidance_scale: KB has 7.5, the pipeline 3.0"),
         ({"num_inference_steps": 7}, "steps: KB has 6, the pipeline 7"),
         ({"negative_prompt": ["blue"] * 2}, 'negative_prompt: KB has "", the pipeline "blue"'),
-        ({"eta": 0.5}, "eta"),
+        ({"eta": 0.5}, "eta: KB has 0.0"),
+        ({"height": 8, "width": 8}, "latent_shape: KB has .4, 8, 8., the pipeline .4, 4, 4."),
     ],
 )
 def test_a_call_with_another_setting_is_refused(
@@ -221,13 +227,41 @@ def test_a_pipeline_that_does_not_fit_is_refused(kb: KnowledgeBase) -> None:
     pipe.scheduler = build_scheduler("euler", own.config)
     with pytest.raises(UsageError, match='sampler: KB has "ddim", the pipeline "euler"'):
         redi.enable(pipe, kb, value_step=VALUE)
-    for cls in (EulerAncestralDiscreteScheduler, DDPMScheduler):
+    for cls in (EulerAncestralDiscreteScheduler, DDPMScheduler, LCMScheduler):
         pipe.scheduler = cls.from_config(own.config)
         with pytest.raises(UsageError, match=f"{cls.__name__} is stochastic.*fresh noise"):
             redi.enable(pipe, kb, value_step=VALUE)
     pipe.scheduler = own
     torch.nn.init.ones_(pipe.unet.conv_out.bias)
     with pytest.raises(UsageError, match="model_hash"):
+        redi.enable(pipe, kb, value_step=VALUE)
+
+
+def test_runs_of_a_part_of_the_schedule_are_refused(sd: Any, kb: KnowledgeBase) -> None:
+    part = StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False)
+    call = {
+        "num_inference_steps": STEPS,
+        "output_type": "latent",
+        "image": torch.zeros(1, 3, 16, 16),
+    }
+    for scheduler, words in ((None, "where 831.0 comes next"), ("euler", "starts at step 3")):
+        if scheduler is not None:
+            part.scheduler = build_scheduler(scheduler, sd.scheduler.config)
+        with pytest.raises(UsageError, match=words):
+            redi.record(part, ["a"], kb.root, key_step=2, value_steps=[4], strength=0.5, **call)
+        assert not redi.pipeline.session.is_attached(part)
+
+
+def test_noise_that_a_recording_would_draw_is_refused(sd: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="eta=0.5 is stochastic: it adds fresh noise"):
+        recorded(sd, "", tmp_path / "kb", eta=0.5)
+    assert not (tmp_path / "kb").exists()
+
+
+def test_weights_that_are_offloaded_one_by_one_are_refused(kb: KnowledgeBase) -> None:
+    pipe = build("Stable Diffusion 1.x")
+    pipe.unet.to("meta")
+    with pytest.raises(UsageError, match="sequential_cpu_offload"):
         redi.enable(pipe, kb, value_step=VALUE)
 
 
