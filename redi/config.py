@@ -18,6 +18,11 @@ class SamplerConfig:
     name: str = MISSING
     #: trailing | leading | linspace; null: as the model's own scheduler says
     timestep_spacing: str | None = "trailing"
+    #: solver order of dpm_solver, dpm_solver_pp, dpm_solver_single, unipc and deis: 1 to 3;
+    #: null: 2
+    order: int | None = None
+    #: noise levels of Karras et al. in place of the timestep spacing; null: the model's own choice
+    use_karras_sigmas: bool | None = None
 
 
 @dataclass
@@ -33,6 +38,8 @@ class ModelConfig:
     kind: str = "pipeline"
     #: folder of a diffusers pipeline; null: the model that ships with redi
     path: str | None = None
+    #: id on the Hugging Face hub, used where no path is given
+    hub_id: str | None = None
     #: float32 | bfloat16 | float16
     dtype: str = "float32"
     #: rows per network call; part of a KB's identity, since rounding may depend on it
@@ -41,13 +48,15 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    #: scenes: emoji-scene captions; file: one prompt per line
+    #: scenes: emoji-scene captions; file: one prompt per line; coco2014: COCO captions
     name: str = "scenes"
     num_queries: int = 64
     seed: int = 0
     #: data=file only: text files with the prompts of the KB and of the queries
     kb_file: str | None = None
     query_file: str | None = None
+    #: data=coco2014 only: the folder that holds annotations/
+    root: str | None = None
 
 
 @dataclass

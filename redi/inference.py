@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -157,21 +158,15 @@ def run_plain(
     return Outcome(state.latents, watch_time.stop(len(conditioning)), watched=watched)
 
 
-class ReDi:
-    """Trajectory retrieval on one model, sampler and knowledge base (ReDi, Algorithms 1 and 2)."""
+class Jumper:
+    """From the key step to the value step along retrieved trajectories; calls no network."""
 
     def __init__(
-        self,
-        model: DiffusionModel,
-        sampler: Sampler,
-        kb: KnowledgeBase,
-        partitions: np.ndarray,
-        setting: Setting,
-        seed: int = 0,
+        self, sampler: Sampler, kb: KnowledgeBase, partitions: np.ndarray, setting: Setting
     ) -> None:
         setting.check(sampler.num_steps)
-        self.model, self.sampler, self.kb = model, sampler, kb
-        self.setting, self.seed = setting, seed
+        sampler.check_jump(setting.value_step, setting.resume)
+        self.sampler, self.kb, self.setting = sampler, kb, setting
         self.key_group, self.value_group = map(step_group, (setting.key_step, setting.value_step))
         stored = sorted(int(g[5:]) for g in kb.manifest.groups if g.startswith("step_"))
         if setting.key_step not in stored or not kb.has(self.key_group, "prediction"):
@@ -195,7 +190,92 @@ class ReDi:
                 f"retrieval.neighbours={setting.neighbours} is more than the {smallest} "
                 "trajectories to choose from: lower it or raise kb.size"
             )
-        self.prompt_search = ExactSearch(kb.column("prompt", "embedding"), partitions)
+
+    def land(self, state: SamplerState, prediction: Tensor, found: Found | None) -> SamplerState:
+        """The state at the value step estimated from what was found; without it, straight on.
+
+        `prediction` is the last noise prediction before the key step, of the latents' shape.
+        """
+        v = self.setting.value_step
+        if found is None:
+            nobody = torch.empty(len(state), 0)
+            jump = self._borrow(state, prediction, Found(nobody.long(), nobody.double()))
+            return self._resume(v, straight(jump), state, None, None)
+        jump = self._borrow(state, prediction, found)
+        estimate = ESTIMATORS[self.setting.estimator](jump)
+        return self._resume(v, estimate, state, found, jump.weights)
+
+    def _borrow(self, state: SamplerState, prediction: Tensor, found: Found) -> Jump:
+        """The jump in normalised float64 variables, where re-inserting a trajectory is exact."""
+        k, v = self.setting.key_step, self.setting.value_step
+        alpha, rho = self.sampler.levels.alpha, self.sampler.levels.rho
+        rows, latent_shape = found.rows, self._stored_shape()
+        query = state.latents.double().cpu().reshape(len(state), *latent_shape)
+        shape = (*rows.shape, *latent_shape)
+        if rows.shape[1]:
+            keys = self.kb.gather(self.key_group, "latents", rows).double()
+            values = self.kb.gather(self.value_group, "latents", rows).double()
+            predictions = self.kb.gather(self.key_group, "prediction", rows).double()
+            weights = WEIGHTS[self.setting.weight_rule](query.flatten(1), keys.flatten(2))
+        else:
+            keys = values = predictions = torch.zeros(shape, dtype=torch.float64)
+            weights = torch.zeros(rows.shape, dtype=torch.float64)
+        return Jump(
+            query_key=query / alpha[k],
+            query_prediction=prediction.double().cpu().reshape(query.shape),
+            keys=keys / alpha[k],
+            predictions=predictions,
+            values=values / alpha[v],
+            weights=weights,
+            stride=float(rho[v] - rho[k]),
+        )
+
+    def _stored_shape(self) -> tuple[int, ...]:
+        """Shape of one row of latents in the KB: the latents' own, or (1, S, C) for tokens."""
+        columns = self.kb.manifest.groups[self.key_group]
+        return next(column.shape for column in columns if column.name == "latents")
+
+    def _resume(
+        self,
+        step: int,
+        normalised: Tensor,
+        key: SamplerState,
+        found: Found | None,
+        weights: Tensor | None,
+    ) -> SamplerState:
+        like = key.latents
+        latents = (normalised * self.sampler.levels.alpha[step]).to(like).reshape(like.shape)
+        policy = self.setting.resume
+        history: tuple[Tensor, ...] = ()
+        if policy == "retrieved":
+            if found is None or weights is None:
+                policy = "rewarm"  # nothing was retrieved, so there is no history to take over
+            elif self.sampler.history_after(step):
+                stored = self.kb.gather(step_group(step), "history", found.rows).double()
+                combined = (weights[:, :, None, None, None, None] * stored).sum(1).to(like)
+                history = tuple(item.reshape(like.shape) for item in combined.unbind(1))
+        return self.sampler.resume(step, latents, policy, history)
+
+
+class ReDi(Jumper):
+    """Trajectory retrieval on one model, sampler and knowledge base (ReDi, Algorithms 1 and 2)."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        sampler: Sampler,
+        kb: KnowledgeBase,
+        partitions: np.ndarray,
+        setting: Setting,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(sampler, kb, partitions, setting)
+        self.model, self.seed, self.partitions = model, seed, partitions
+
+    @cached_property
+    def prompt_search(self) -> ExactSearch:
+        """Search by prompt embedding in the place of latents."""
+        return ExactSearch(self.kb.column("prompt", "embedding"), self.partitions)
 
     def start(
         self,
@@ -244,64 +324,13 @@ class ReDi:
         return Found(chosen, gaps.norm(dim=-1))
 
     def _jump(self, prefix: Prefix, method: str) -> tuple[Found | None, SamplerState]:
-        v = self.setting.value_step
         if method not in JUMPS:
             raise UsageError(f"method {method!r} is unknown; use one of {', '.join(JUMPS)}")
         if method == "jump":
-            nobody = torch.empty(len(prefix.state), 0)
-            jump = self._borrow(prefix, Found(nobody.long(), nobody.double()))
-            return None, self._resume(v, straight(jump), prefix, None, None)
+            return None, self.land(prefix.state, prefix.prediction, None)
         found = self.find(prefix, method)
         if method == "neighbour":
             last = self.sampler.num_steps
             finished = self.kb.gather(step_group(last), "latents", found.rows)[:, 0]
             return found, SamplerState(last, finished.to(prefix.state.latents))
-        jump = self._borrow(prefix, found)
-        estimate = ESTIMATORS[self.setting.estimator](jump)
-        return found, self._resume(v, estimate, prefix, found, jump.weights)
-
-    def _borrow(self, prefix: Prefix, found: Found) -> Jump:
-        """The jump in normalised float64 variables, where re-inserting a trajectory is exact."""
-        k, v = self.setting.key_step, self.setting.value_step
-        alpha, rho = self.sampler.levels.alpha, self.sampler.levels.rho
-        query = prefix.state.latents.double().cpu()
-        rows = found.rows
-        shape = (*rows.shape, *self.model.latent_shape)
-        if rows.shape[1]:
-            keys = self.kb.gather(self.key_group, "latents", rows).double()
-            values = self.kb.gather(self.value_group, "latents", rows).double()
-            predictions = self.kb.gather(self.key_group, "prediction", rows).double()
-            weights = WEIGHTS[self.setting.weight_rule](query.flatten(1), keys.flatten(2))
-        else:
-            keys = values = predictions = torch.zeros(shape, dtype=torch.float64)
-            weights = torch.zeros(rows.shape, dtype=torch.float64)
-        return Jump(
-            query_key=query / alpha[k],
-            query_prediction=prefix.prediction.double().cpu(),
-            keys=keys / alpha[k],
-            predictions=predictions,
-            values=values / alpha[v],
-            weights=weights,
-            stride=float(rho[v] - rho[k]),
-        )
-
-    def _resume(
-        self,
-        step: int,
-        normalised: Tensor,
-        prefix: Prefix,
-        found: Found | None,
-        weights: Tensor | None,
-    ) -> SamplerState:
-        like = prefix.state.latents
-        latents = (normalised * self.sampler.levels.alpha[step]).to(like)
-        policy = self.setting.resume
-        history: tuple[Tensor, ...] = ()
-        if policy == "retrieved":
-            if found is None or weights is None:
-                policy = "rewarm"  # nothing was retrieved, so there is no history to take over
-            elif self.sampler.history_after(step):
-                stored = self.kb.gather(step_group(step), "history", found.rows).double()
-                combined = (weights[:, :, None, None, None, None] * stored).sum(1)
-                history = tuple(combined.to(like).unbind(1))  # from (B, J, C, H, W)
-        return self.sampler.resume(step, latents, policy, history)
+        return found, self.land(prefix.state, prefix.prediction, found)

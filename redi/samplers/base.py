@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,20 +19,22 @@ RESUME_POLICIES = ("rewarm", "retrieved", "legacy")
 class Sampler(ABC):
     """N updates of one deterministic sampler; `state.step` counts the completed ones.
 
-    Subclasses adapt one scheduler family. The arithmetic is the scheduler's own, so a plain run is
-    bit for bit what the unmodified diffusers pipeline computes.
+    Subclasses adapt one scheduler family: `restore` writes a state into the scheduler, `capture`
+    reads it back. Between the two the arithmetic is the scheduler's own, so a plain run is bit for
+    bit what the unmodified diffusers pipeline computes, whoever calls the network: `advance` here,
+    or a user's pipeline.
+
+    Args:
+        scheduler: a diffusers scheduler on which `set_timesteps` was called.
     """
 
     #: config name
     name: str
-    #: how many predictions an uninterrupted run carries at most
-    history_size: int = 0
+    #: the fewest updates that the scheduler can be set to
+    min_steps: int = 1
 
-    def __init__(self, scheduler: Any, num_steps: int) -> None:
-        if num_steps < 1:
-            raise UsageError(f"sampling.steps={num_steps} is too small: use at least 1")
-        self.scheduler, self.num_steps = scheduler, num_steps
-        scheduler.set_timesteps(num_steps)
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler, self.num_steps = scheduler, int(scheduler.num_inference_steps)
 
     @property
     @abstractmethod
@@ -39,13 +42,36 @@ class Sampler(ABC):
         """Levels of the states after 0 .. N updates."""
 
     @property
-    @abstractmethod
+    def history_size(self) -> int:
+        """How many tensors an uninterrupted run carries at most."""
+        return 0
+
+    @cached_property
     def call_timesteps(self) -> list[tuple[Tensor, ...]]:
         """Per update, the timesteps of its network calls."""
+        return [(t,) for t in self.scheduler.timesteps]
 
     @abstractmethod
+    def restore(self, state: SamplerState) -> None:
+        """Set every mutable field of the scheduler, so that its next step goes on from `state`."""
+
+    def capture(self, before: SamplerState, latents: Tensor) -> SamplerState:
+        """The state after the update that took `before` to `latents`, read from the scheduler."""
+        return SamplerState(before.step + 1, latents)
+
+    def call(self, output: Tensor, timestep: Any, latents: Tensor, **options: Any) -> Any:
+        """The scheduler's own step for one network call; returns what the scheduler returns."""
+        return self.scheduler.step(output, timestep, latents, **options)
+
     def advance(self, state: SamplerState, predict: Predict) -> StepRecord:
         """One update. `predict` is called once per entry of `call_timesteps[state.step]`."""
+        self.restore(state)
+        latents, predictions = state.latents, []
+        for number, timestep in enumerate(self.call_timesteps[state.step]):
+            output = predict(self._model_input(latents, timestep), timestep)
+            predictions.append(self.call_noise(output, latents, state.step, number))
+            latents = self.call(output, timestep, latents).prev_sample
+        return StepRecord(self.capture(state, latents), tuple(predictions))
 
     def initial(self, noise: Tensor) -> SamplerState:
         """The state before the first update from unit normal noise (B, C, H, W)."""
@@ -56,8 +82,25 @@ class Sampler(ABC):
         return sum(len(timesteps) for timesteps in self.call_timesteps[start:stop])
 
     def history_after(self, step: int) -> int:
-        """How many predictions an uninterrupted run carries after `step` updates."""
+        """How many tensors an uninterrupted run carries after `step` updates."""
         return min(step, self.history_size)
+
+    def can_resume(self, step: int, policy: str) -> bool:
+        """Whether a jump may land on `step`. Every update can be jumped to unless overridden."""
+        return 0 <= step <= self.num_steps
+
+    def check_jump(self, value_step: int, policy: str) -> None:
+        """Refuse a value step that no jump can land on; names the nearest ones that can."""
+        if self.can_resume(value_step, policy):
+            return
+        allowed = [s for s in range(1, self.num_steps + 1) if self.can_resume(s, policy)]
+        below = [str(s) for s in allowed if s < value_step][-1:]
+        above = [str(s) for s in allowed if s > value_step][:1]
+        raise UsageError(
+            f"retrieval.value_step={value_step} is inside a group of updates that "
+            f"sampler={self.name} makes from one starting point: "
+            f"use {' or '.join(below + above)}"
+        )
 
     def resume(
         self, step: int, latents: Tensor, policy: str, history: tuple[Tensor, ...] = ()
@@ -71,6 +114,7 @@ class Sampler(ABC):
         if policy not in RESUME_POLICIES:
             known = ", ".join(RESUME_POLICIES)
             raise UsageError(f"retrieval.resume={policy!r} is unknown; use one of {known}")
+        self.check_jump(step, policy)
         if policy != "retrieved":
             return SamplerState(step, latents)
         wanted = self.history_after(step)
@@ -100,18 +144,32 @@ class Sampler(ABC):
 
     def noise_prediction(self, output: Tensor, latents: Tensor, step: int) -> Tensor:
         """The network output at `latents` of `step` as a noise prediction."""
+        return self.call_noise(output, latents, step, 0)
+
+    def call_noise(self, output: Tensor, latents: Tensor, step: int, number: int) -> Tensor:
+        """The output of network call `number` of update `step` as a noise prediction."""
+        return self._as_noise(output, latents, *self._call_level(step, number))
+
+    def _model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        return self.scheduler.scale_model_input(latents, timestep)
+
+    def _call_level(self, step: int, number: int) -> tuple[float, float]:
+        """`(alpha, sigma)` of the latents that a network call is made on: a later call of an
+        update is made on a first guess of its result, unless overridden."""
+        at = min(step + number, self.num_steps)
+        return float(self.levels.alpha[at]), float(self.levels.sigma[at])
+
+    def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         kind = self.scheduler.config.prediction_type
-        alpha, sigma = (float(level[step]) for level in (self.levels.alpha, self.levels.sigma))
         if kind == "epsilon":
             return output
         if kind == "v_prediction":
             return alpha * output + sigma * latents
         if kind == "sample":
             return (latents - alpha * output) / sigma
+        if kind == "flow_prediction":
+            return latents + alpha * output
         raise UsageError(f"the model's prediction_type {kind!r} is not supported")
-
-    def _model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        return self.scheduler.scale_model_input(latents, timestep)
 
 
 def alpha_levels(scheduler: Any, timesteps: list[int]) -> Levels:
@@ -120,3 +178,12 @@ def alpha_levels(scheduler: Any, timesteps: list[int]) -> Levels:
     final = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.float64)
     squared = torch.stack([table[t] if t >= 0 else final for t in timesteps])
     return Levels(squared.sqrt(), (1 - squared).sqrt())
+
+
+def sigma_levels(scheduler: Any) -> Levels:
+    """Levels of a scheduler that keeps `sigmas` and variance-preserving or flow latents."""
+    sigmas = scheduler.sigmas.double().cpu()
+    if scheduler.config.get("use_flow_sigmas"):
+        return Levels(1 - sigmas, sigmas)
+    alpha = 1 / (1 + sigmas.square()).sqrt()
+    return Levels(alpha, sigmas * alpha)

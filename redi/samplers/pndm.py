@@ -1,29 +1,35 @@
-"""PNDM without Runge-Kutta warm-up (PLMS), as Stable Diffusion uses it.
-
-The first update is a trapezoid of two network calls that keeps only its first prediction, so N
-updates cost N + 1 calls. Later updates are Adams-Bashforth of rising order up to four.
-"""
+"""PNDM: Adams-Bashforth of rising order up to four, after one of two kinds of warm-up."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from redi.errors import UsageError
 from redi.samplers.base import Sampler, alpha_levels
-from redi.samplers.state import Levels, Predict, SamplerState, StepRecord
+from redi.samplers.state import Levels, SamplerState
+
+_RUNGE_KUTTA = 3  # updates of the Runge-Kutta warm-up, four calls each
+_LEFT_WARM_UP = 2  # a call counter that is past the trapezoid's
 
 
 class PNDM(Sampler):
-    name = "pndm"
-    history_size = 3
+    """PNDM without Runge-Kutta warm-up (PLMS), as Stable Diffusion uses it.
 
-    def __init__(self, scheduler: object, num_steps: int) -> None:
-        super().__init__(scheduler, num_steps)
-        if num_steps < 2:
-            raise UsageError(f"sampling.steps={num_steps} is too small for PNDM: use at least 2")
+    The first update is a trapezoid of two network calls that keeps only its first prediction, so N
+    updates cost N + 1 calls. The scheduler's call counter decides between the two halves.
+    """
+
+    name = "pndm"
+    min_steps = 2
+
+    @property
+    def history_size(self) -> int:
+        return 3
 
     @cached_property
     def levels(self) -> Levels:
@@ -36,50 +42,103 @@ class PNDM(Sampler):
         first, second, _, *rest = self.scheduler.timesteps
         return [(first, second), (second,), *((t,) for t in rest)]
 
-    def advance(self, state: SamplerState, predict: Predict) -> StepRecord:
-        if state.legacy_counter is not None:
-            return self._advance_legacy(state, predict)
-        if state.step > 0:
-            counter = 2 if state.history else 0  # an empty history starts with one Euler update
-            return self._call(state, predict, self.call_timesteps[state.step][0], counter)
-        first, second = self.call_timesteps[0]
-        euler = self._call(state, predict, first, 0)
-        trapezoid = self._call(replace(euler.state, step=0), predict, second, 1, held=state.latents)
-        return StepRecord(trapezoid.state, euler.predictions + trapezoid.predictions)
-
     def resume(
         self, step: int, latents: Tensor, policy: str, history: tuple[Tensor, ...] = ()
     ) -> SamplerState:
+        """A legacy resume is a fresh scheduler: it takes its second call for the second half of a
+        warm-up trapezoid. That call makes no progress, and every later one evaluates a state that
+        lags one update behind its timestep (the published code)."""
         state = super().resume(step, latents, policy, history)
         return replace(state, legacy_counter=0) if policy == "legacy" and step > 0 else state
 
-    def _advance_legacy(self, state: SamplerState, predict: Predict) -> StepRecord:
-        """A fresh scheduler takes its second call for the second half of a warm-up trapezoid.
-
-        That call then makes no progress, and every later one evaluates a state that lags one
-        update behind its timestep (the published code).
-        """
-        counter = state.legacy_counter or 0
-        timestep = self.call_timesteps[state.step][0]
-        record = self._call(state, predict, timestep, min(counter, 2), held=state.legacy_sample)
-        held = state.latents if counter == 0 else None
-        following = replace(record.state, legacy_counter=counter + 1, legacy_sample=held)
-        return replace(record, state=following)
-
-    def _call(
-        self,
-        state: SamplerState,
-        predict: Predict,
-        timestep: Tensor,
-        counter: int,
-        held: Tensor | None = None,
-    ) -> StepRecord:
-        """One network call and scheduler step with all of the scheduler's memory set first."""
+    def restore(self, state: SamplerState) -> None:
         scheduler = self.scheduler
-        scheduler.ets, scheduler.counter, scheduler.cur_sample = list(state.history), counter, held
-        output = predict(self._model_input(state.latents, timestep), timestep)
-        latents = scheduler.step(output, timestep, state.latents).prev_sample
-        level = state.step + 1 if counter == 1 and state.legacy_counter is None else state.step
-        noise = self.noise_prediction(output, state.latents, level)
-        history = tuple(scheduler.ets[-self.history_size :])
-        return StepRecord(SamplerState(state.step + 1, latents, history), (noise,))
+        if state.legacy_counter is not None:
+            counter = min(state.legacy_counter, _LEFT_WARM_UP)
+        else:
+            counter = _LEFT_WARM_UP if state.history else 0  # no history: one Euler call
+        scheduler.ets, scheduler.counter = list(state.history), counter
+        scheduler.cur_sample = state.legacy_held[0] if state.legacy_held else None
+
+    def capture(self, before: SamplerState, latents: Tensor) -> SamplerState:
+        history = tuple(self.scheduler.ets[-self.history_size :])
+        state = SamplerState(before.step + 1, latents, history)
+        if before.legacy_counter is None:
+            return state
+        held = self.scheduler.cur_sample
+        return replace(
+            state,
+            legacy_counter=before.legacy_counter + 1,
+            legacy_held=() if held is None else (held,),
+        )
+
+
+class PNDMRungeKutta(PNDM):
+    """PNDM with its Runge-Kutta warm-up: three updates of four calls, so N + 9 calls in all.
+
+    The scheduler refuses the multistep phase with fewer than three predictions, which is what a
+    resume without history has; those calls are made by a copy that skips the warm-up.
+    """
+
+    name = "pndm_prk"
+    min_steps = 4
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler)
+        self._without_warm_up = deepcopy(scheduler)
+        self._without_warm_up.register_to_config(skip_prk_steps=True)
+        self._active = scheduler
+
+    @cached_property
+    def levels(self) -> Levels:
+        calls, stride = self.call_timesteps, self._stride
+        warm = [int(group[-1]) for group in calls[:_RUNGE_KUTTA]]
+        rest = [int(group[0]) - stride for group in calls[_RUNGE_KUTTA:]]
+        return alpha_levels(self.scheduler, [int(calls[0][0]), *warm, *rest])
+
+    @cached_property
+    def call_timesteps(self) -> list[tuple[Tensor, ...]]:
+        calls = list(self.scheduler.timesteps)
+        warm = [tuple(calls[4 * i : 4 * i + 4]) for i in range(_RUNGE_KUTTA)]
+        return [*warm, *((t,) for t in calls[4 * _RUNGE_KUTTA :])]
+
+    def restore(self, state: SamplerState) -> None:
+        legacy = state.legacy_counter is not None
+        multistep = state.step >= _RUNGE_KUTTA and not legacy
+        alone = multistep and len(state.history) < self.history_size
+        self._active = self._without_warm_up if alone else self.scheduler
+        counter = 4 * min(state.step, _RUNGE_KUTTA)
+        if alone:
+            counter = _LEFT_WARM_UP if state.history else 0
+        elif state.legacy_counter is not None:
+            counter = state.legacy_counter
+        held, summed = state.legacy_held or (None, 0)
+        self._active.ets, self._active.counter = list(state.history), counter
+        self._active.cur_sample, self._active.cur_model_output = held, _owned(summed)
+
+    def capture(self, before: SamplerState, latents: Tensor) -> SamplerState:
+        scheduler = self._active
+        state = SamplerState(before.step + 1, latents, tuple(scheduler.ets[-self.history_size :]))
+        if before.legacy_counter is None:
+            return state
+        summed = scheduler.cur_model_output
+        held = (scheduler.cur_sample, summed + torch.zeros_like(latents))
+        return replace(state, legacy_counter=scheduler.counter, legacy_held=held)
+
+    def call(self, output: Tensor, timestep: Any, latents: Tensor, **options: Any) -> Any:
+        return self._active.step(output, timestep, latents, **options)
+
+    def _call_level(self, step: int, number: int) -> tuple[float, float]:
+        if number == 0:
+            return super()._call_level(step, 0)
+        squared = float(self.scheduler.alphas_cumprod[int(self.call_timesteps[step][number])])
+        return squared**0.5, (1 - squared) ** 0.5
+
+    @property
+    def _stride(self) -> int:
+        return self.scheduler.config.num_train_timesteps // self.num_steps
+
+
+def _owned(value: Tensor | int) -> Tensor | int:
+    """The scheduler adds to its sum in place, and a state must not change."""
+    return value.clone() if isinstance(value, Tensor) else value

@@ -17,7 +17,7 @@ class Levels:
     """Noise levels of the states after 0 .. N updates, float64 (N + 1,).
 
     `x = alpha * x0 + sigma * noise`; in the normalised variables of the theory `y = x / alpha` and
-    `rho = sigma / alpha`.
+    `rho = sigma / alpha`, which is infinite where a rectified flow starts (`alpha = 0`).
     """
 
     alpha: Tensor
@@ -32,44 +32,45 @@ class Levels:
 class SamplerState:
     """A sampler after `step` completed updates. "After i steps" always means this index.
 
-    The state is complete: `Sampler.advance` sets every mutable field of the scheduler from it, so
+    The state is complete: `Sampler.restore` sets every mutable field of the scheduler from it, so
     states of different batches and steps can be advanced in any order.
     """
 
     step: int
     latents: Tensor  # (B, C, H, W)
-    #: predictions that a multistep method carries, oldest first, each (B, C, H, W)
+    #: what the method carries, each (B, C, H, W): predictions, oldest first; UniPC and single-step
+    #: DPM-Solver add the latents that their next update starts from
     history: tuple[Tensor, ...] = ()
-    #: PNDM resumed in the published way only: updates since the resume, and the sample it holds
+    #: PNDM resumed in the published way only: calls since the resume, and the tensors it holds
     legacy_counter: int | None = None
-    legacy_sample: Tensor | None = None
+    legacy_held: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return self.latents.shape[0]
 
     def take(self, rows: Tensor | slice) -> SamplerState:
         """The state of some samples of the batch."""
-        held = None if self.legacy_sample is None else self.legacy_sample[rows]
         history = tuple(item[rows] for item in self.history)
-        return replace(self, latents=self.latents[rows], history=history, legacy_sample=held)
+        held = tuple(item[rows] for item in self.legacy_held)
+        return replace(self, latents=self.latents[rows], history=history, legacy_held=held)
 
     @staticmethod
     def join(states: list[SamplerState]) -> SamplerState:
         """One batch from states at the same step with equally long histories."""
-        first = states[0]
-        shapes = {(state.step, len(state.history), state.legacy_counter) for state in states}
+        shapes = {(s.step, len(s.history), s.legacy_counter, len(s.legacy_held)) for s in states}
         if len(shapes) > 1:
             found = sorted(map(str, shapes))
             raise ValueError(f"only states at one step can be joined, got {found}")
-        held = [s.legacy_sample for s in states if s.legacy_sample is not None]
         return replace(
-            first,
+            states[0],
             latents=torch.cat([state.latents for state in states]),
-            history=tuple(
-                torch.cat(items) for items in zip(*(s.history for s in states), strict=True)
-            ),
-            legacy_sample=torch.cat(held) if held else None,
+            history=_joined([state.history for state in states]),
+            legacy_held=_joined([state.legacy_held for state in states]),
         )
+
+
+def _joined(rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(items) for items in zip(*rows, strict=True))
 
 
 @dataclass(frozen=True)

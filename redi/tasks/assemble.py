@@ -13,14 +13,16 @@ import torch
 from redi.config import Config, DataConfig, ModelConfig
 from redi.correction.plan import coarse_steps
 from redi.data.atlas import ASSETS
+from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
 from redi.data.scenes import Scene, compositions, prompts
 from redi.errors import UsageError
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.models.base import DiffusionModel
+from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.samplers import SAMPLERS, Sampler, build_sampler
+from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.tasks.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
@@ -67,9 +69,11 @@ def setting_from(config: Config) -> Setting:
 def check(config: Config) -> Setting:
     """Everything about a configuration that can be refused before any work."""
     setting = setting_from(config)
-    if config.sampler.name not in SAMPLERS:
-        known = ", ".join(SAMPLERS)
-        raise UsageError(f"sampler={config.sampler.name!r} is unknown; use one of {known}")
+    sampler = config.sampler
+    check_options(
+        sampler.name,
+        SamplerOptions(sampler.timestep_spacing, sampler.order, sampler.use_karras_sigmas),
+    )
     if config.kb.size < 1:
         raise UsageError(f"kb.size={config.kb.size} is too small: use at least 1")
     if config.kb.shard_size < 1:
@@ -109,7 +113,10 @@ def model_from(
             f"model.kind={config.kind!r} has no pictures to evaluate: use model=emoji or "
             "model=local (model=analytic is for 'redi theory')"
         )
-    path = EMBEDDED_MODEL if config.path is None else Path(config.path)
+    if config.path is not None:
+        path = Path(config.path)
+    else:
+        path = EMBEDDED_MODEL if config.hub_id is None else hub_folder(config.hub_id)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = load_pipeline(path, _DTYPES[config.dtype], device)
     return TextToImageModel(pipeline, guidance_scale, negative_prompt, config.batch_size)
@@ -122,6 +129,8 @@ def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None
         model.scheduler_config,
         config.sampling.steps if steps is None else steps,
         config.sampler.timestep_spacing,
+        config.sampler.order,
+        config.sampler.use_karras_sigmas,
     )
 
 
@@ -136,15 +145,24 @@ def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
             )
         scenes, texts = prompts(role, count, config.seed)
         return Prompts(texts, scenes)
+    if config.name == "coco2014":
+        return _enough(
+            captions(config.root, role, config.seed), f"data.root={config.root!r}", count
+        )
     if config.name != "file":
-        raise UsageError(f"data.name={config.name!r} is unknown; use one of scenes, file")
+        known = "scenes, file, coco2014"
+        raise UsageError(f"data.name={config.name!r} is unknown; use one of {known}")
     name, path = f"data.{role}_file", getattr(config, f"{role}_file")
     if path is None or not Path(path).is_file():
         raise UsageError(f"{name}={path!r} is not a file: name a text file, one prompt per line")
     texts = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    return _enough(texts, f"{name}={path!r}", count)
+
+
+def _enough(texts: list[str], source: str, count: int) -> Prompts:
     if len(texts) < count:
         raise UsageError(
-            f"{name}={path!r} holds {len(texts)} prompts and {count} are wanted: "
+            f"{source} holds {len(texts)} prompts and {count} are wanted: "
             "add prompts or lower kb.size / data.num_queries"
         )
     return Prompts(texts[:count], None)
@@ -214,7 +232,7 @@ def _identity(
         "sampler": config.sampler.name,
         "scheduler": {k: _plain(v) for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
         "steps": sampler.num_steps,
-        "timesteps": [int(t) for t in scheduler.timesteps],
+        "timesteps": [int(t) if t == int(t) else float(t) for t in scheduler.timesteps],
         "key_step": steps[0],
         "stored_steps": steps,
         "step_convention": "latents after this many completed updates",

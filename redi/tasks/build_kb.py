@@ -100,6 +100,7 @@ def build(
     With `may_build` false a KB that is too small is refused.
     """
     sampler = sampler_from(config, model)
+    sampler.check_jump(setting.value_step, setting.resume)
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
     if not may_build:

@@ -18,7 +18,7 @@ from redi.errors import UsageError
 from redi.inference import JUMPS, Outcome, ReDi, Setting, run_plain
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel
-from redi.samplers import Sampler
+from redi.samplers import SAMPLERS, Sampler
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.tasks.corrected import CorrectedMethods
 from redi.tasks.hooks import BatchResult, MetricHook, Table
@@ -28,9 +28,8 @@ METHODS: tuple[str, ...] = ("full", "redi", "plain", *(name for name in JUMPS if
 
 def equal_calls(config: Config, model: TextToImageModel, calls: int) -> Sampler:
     """The same sampler, evenly spread, with exactly `calls` network calls."""
-    for steps in range(calls, 0, -1):
-        if config.sampler.name == "pndm" and steps < 2:
-            break
+    least = SAMPLERS[config.sampler.name].adapter.min_steps
+    for steps in range(calls, least - 1, -1):
         sampler = sampler_from(config, model, steps)
         if sampler.calls(0, steps) == calls:
             return sampler
@@ -85,7 +84,7 @@ class Evaluate(LightningModule):
         """Warm up the networks, so that the first batch is timed like the others."""
         assert self.model is not None
         noise = self.noise.draw([0], self.model.latent_shape).to(self.model.device)
-        short = sampler_from(self.config, self.model, 2)
+        short = sampler_from(self.config, self.model, max(2, self.sampler.min_steps))
         outcome = run_plain(self.model, short, self._encode([0]), noise)
         self.model.decode(outcome.latents)
 

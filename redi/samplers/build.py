@@ -1,0 +1,118 @@
+"""Building samplers: by name on a model's noise schedule, or around a scheduler that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from redi.errors import UsageError
+from redi.samplers.base import Sampler
+from redi.samplers.catalogue import SAMPLERS, SPACINGS, Kind, SamplerOptions
+
+_FIELDS = {"order": "solver_order"}  # the scheduler's name of an option, where it differs
+_ORDERS = (1, 2, 3)
+_WHY_NOT_STOCHASTIC = (
+    "it adds fresh noise in every step, so the latents of another trajectory at the value step say "
+    "nothing about this one's: use a deterministic sampler"
+)
+_STOCHASTIC_WORDS = ("ancestral", "sde", "ddpm", "lcm", "tcd", "stochastic")
+
+
+def build_scheduler(
+    name: str,
+    model_config: Mapping[str, Any],
+    timestep_spacing: str | None = None,
+    order: int | None = None,
+    use_karras_sigmas: bool | None = None,
+) -> Any:
+    """The diffusers scheduler `name` on the noise schedule in `model_config`.
+
+    An option of None keeps what the model's own configuration says, or the sampler's default.
+    """
+    options = SamplerOptions(timestep_spacing, order, use_karras_sigmas)
+    check_options(name, options)
+    kind = SAMPLERS[name]
+    from_flow = "betas" not in model_config and "beta_start" not in model_config
+    if kind.flow != from_flow:
+        family = "a rectified-flow" if from_flow else "a noise-prediction"
+        fitting = ", ".join(n for n, other in SAMPLERS.items() if other.flow == from_flow)
+        raise UsageError(f"sampler={name} does not fit {family} model: use one of {fitting}")
+    given = {k: v for k, v in asdict(options).items() if v is not None}
+    chosen = {_FIELDS.get(key, key): value for key, value in given.items()}
+    return kind.scheduler.from_config(dict(model_config), **{**kind.fixed, **chosen})
+
+
+def check_options(name: str, options: SamplerOptions) -> None:
+    """Refuse unknown samplers, and options that a sampler does not take."""
+    if name not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        if _sounds_stochastic(name):
+            raise UsageError(f"sampler={name!r} is stochastic: {_WHY_NOT_STOCHASTIC} ({known})")
+        raise UsageError(f"sampler={name!r} is unknown; use one of {known}")
+    if options.timestep_spacing is not None and options.timestep_spacing not in SPACINGS:
+        raise UsageError(
+            f"sampler.timestep_spacing={options.timestep_spacing!r} is unknown; "
+            f"use one of {', '.join(SPACINGS)} or null for the model's own"
+        )
+    if options.order is not None and options.order not in _ORDERS:
+        raise UsageError(f"sampler.order={options.order} is out of range: use 1, 2 or 3")
+    for key, value in asdict(options).items():
+        if value is not None and key not in SAMPLERS[name].options:
+            taking = ", ".join(n for n, kind in SAMPLERS.items() if key in kind.options)
+            raise UsageError(
+                f"sampler.{key}={value} does nothing with sampler={name}: "
+                f"set it to null, or use one of {taking}"
+            )
+
+
+def build_sampler(
+    name: str,
+    model_config: Mapping[str, Any],
+    num_steps: int,
+    timestep_spacing: str | None = None,
+    order: int | None = None,
+    use_karras_sigmas: bool | None = None,
+) -> Sampler:
+    """A sampler of `num_steps` updates on the model's noise schedule."""
+    scheduler = build_scheduler(name, model_config, timestep_spacing, order, use_karras_sigmas)
+    least = SAMPLERS[name].adapter.min_steps
+    if num_steps < least:
+        raise UsageError(
+            f"sampling.steps={num_steps} is too small for sampler={name}: use at least {least}"
+        )
+    scheduler.set_timesteps(num_steps)
+    return SAMPLERS[name].adapter(scheduler)
+
+
+def kind_of(scheduler: Any) -> tuple[str, Kind]:
+    """Name and kind of the sampler that a diffusers scheduler is; refuses what has no adapter."""
+    class_name = type(scheduler).__name__
+    for name, kind in SAMPLERS.items():
+        if type(scheduler) is kind.scheduler and kind.told_by(scheduler.config):
+            if getattr(scheduler, "solver_p", None) is not None:
+                raise UsageError("scheduler.solver_p is not supported: leave it unset")
+            return name, kind
+    algorithm = str(scheduler.config.get("algorithm_type", ""))
+    stochastic = bool(scheduler.config.get("stochastic_sampling"))
+    if stochastic or _sounds_stochastic(class_name) or _sounds_stochastic(algorithm):
+        shown = f"{class_name} {algorithm}".strip()
+        raise UsageError(f"the scheduler {shown} is stochastic: {_WHY_NOT_STOCHASTIC}")
+    known = sorted({kind.scheduler.__name__ for kind in SAMPLERS.values()})
+    raise UsageError(f"the scheduler {class_name} has no adapter: use one of {', '.join(known)}")
+
+
+def adapt(scheduler: Any) -> Sampler:
+    """The sampler of a diffusers scheduler on which `set_timesteps` was called."""
+    return kind_of(scheduler)[1].adapter(scheduler)
+
+
+def refuse_noise(options: Mapping[str, Any]) -> None:
+    """Refuse arguments of a scheduler's step that would make it stochastic."""
+    for key in ("eta", "s_churn"):
+        if options.get(key):
+            raise UsageError(f"{key}={options[key]} is stochastic: {_WHY_NOT_STOCHASTIC}")
+
+
+def _sounds_stochastic(name: str) -> bool:
+    return any(word in name.lower() for word in _STOCHASTIC_WORDS)

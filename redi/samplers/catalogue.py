@@ -1,0 +1,112 @@
+"""Which sampler is which diffusers scheduler, and which options each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusers import (
+    DDIMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from redi.samplers.base import Sampler
+from redi.samplers.ddim import DDIM
+from redi.samplers.euler import Euler, Heun
+from redi.samplers.flow import FlowEuler, FlowHeun
+from redi.samplers.multistep import DEIS, DPMSolver, DPMSolverPlusPlus, UniPC
+from redi.samplers.pndm import PNDM, PNDMRungeKutta
+from redi.samplers.singlestep import DPMSolverSingleStep
+
+SPACINGS = ("trailing", "leading", "linspace")
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """What can be chosen about a sampler; None leaves the model's or the sampler's own."""
+
+    timestep_spacing: str | None = None
+    #: solver order of the multistep and single-step methods, 1 to 3
+    order: int | None = None
+    #: noise levels of Karras et al. (2022) in place of the timestep spacing
+    use_karras_sigmas: bool | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One named sampler."""
+
+    adapter: type[Sampler]
+    scheduler: Any
+    #: scheduler options that define the sampler
+    fixed: dict[str, Any] = field(default_factory=dict)
+    #: names of `SamplerOptions` that it takes
+    options: tuple[str, ...] = ("timestep_spacing",)
+    #: scheduler options that tell samplers of one scheduler class apart
+    told_by: Callable[[Any], bool] = lambda config: True
+    #: whether it needs a rectified-flow model
+    flow: bool = False
+
+
+_SOLVER = ("timestep_spacing", "order", "use_karras_sigmas")
+
+SAMPLERS: dict[str, Kind] = {
+    "ddim": Kind(DDIM, DDIMScheduler),
+    "pndm": Kind(
+        PNDM,
+        PNDMScheduler,
+        {"skip_prk_steps": True},
+        told_by=lambda config: bool(config.skip_prk_steps),
+    ),
+    "pndm_prk": Kind(
+        PNDMRungeKutta,
+        PNDMScheduler,
+        {"skip_prk_steps": False},
+        told_by=lambda config: not config.skip_prk_steps,
+    ),
+    "dpm_solver": Kind(
+        DPMSolver,
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver", "solver_order": 2, "final_sigmas_type": "sigma_min"},
+        _SOLVER,
+        told_by=lambda config: config.algorithm_type == "dpmsolver",
+    ),
+    "dpm_solver_pp": Kind(
+        DPMSolverPlusPlus,
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        _SOLVER,
+        told_by=lambda config: config.algorithm_type == "dpmsolver++",
+    ),
+    "dpm_solver_single": Kind(
+        DPMSolverSingleStep,
+        DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ("order", "use_karras_sigmas"),
+        told_by=lambda config: not config.algorithm_type.startswith("sde"),
+    ),
+    "unipc": Kind(UniPC, UniPCMultistepScheduler, {"solver_order": 2}, _SOLVER),
+    "deis": Kind(
+        DEIS, DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}, _SOLVER
+    ),
+    "euler": Kind(Euler, EulerDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
+    "heun": Kind(Heun, HeunDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
+    "flow_euler": Kind(
+        FlowEuler,
+        FlowMatchEulerDiscreteScheduler,
+        {},
+        ("use_karras_sigmas",),
+        told_by=lambda config: not config.stochastic_sampling,
+        flow=True,
+    ),
+    "flow_heun": Kind(FlowHeun, FlowMatchHeunDiscreteScheduler, {}, (), flow=True),
+}

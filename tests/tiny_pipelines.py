@@ -1,0 +1,242 @@
+"""Every supported pipeline, small and with random weights, made of its real component classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from redi.tasks.train_diffusion import new_scheduler
+from redi.tasks.train_tokenizer import train_tokenizer
+
+SIDE = 8  # of the latents
+tokenizer = cache(train_tokenizer)
+
+
+def scheduler(**changes: Any) -> DDIMScheduler:
+    return DDIMScheduler.from_config(new_scheduler().config, **changes)
+
+
+def clip(cls: type = CLIPTextModel) -> Any:
+    words = tokenizer()
+    return cls(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            intermediate_size=32,
+            projection_dim=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=words.model_max_length,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+
+
+def t5() -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer()), d_model=16, d_ff=32, d_kv=8, num_layers=1, num_heads=2
+        )
+    )
+
+
+def vae(channels: int = 4) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=2 * SIDE,
+        use_quant_conv=channels == 4,
+        use_post_quant_conv=channels == 4,
+        shift_factor=0.0,
+    )
+
+
+def unet(**changes: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIDE,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **{"cross_attention_dim": 16, **changes},
+    )
+
+
+def stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=clip(),
+        tokenizer=tokenizer(),
+        unet=unet(),
+        scheduler=scheduler(prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl() -> StableDiffusionXLPipeline:
+    return StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=clip(),
+        text_encoder_2=clip(CLIPTextModelWithProjection),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 16,
+        ),
+        scheduler=scheduler(),
+        add_watermarker=False,
+    )
+
+
+def sd3() -> StableDiffusion3Pipeline:
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=SIDE,
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_projection_dim=16,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            out_channels=16,
+            pos_embed_max_size=SIDE,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(16),
+        text_encoder=clip(CLIPTextModelWithProjection),
+        tokenizer=tokenizer(),
+        text_encoder_2=clip(CLIPTextModelWithProjection),
+        tokenizer_2=tokenizer(),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+
+
+def flux() -> FluxPipeline:
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae(4),
+        text_encoder=clip(),
+        tokenizer=tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=tokenizer(),
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        ),
+    )
+
+
+def pixart() -> PixArtSigmaPipeline:
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=vae(),
+        transformer=PixArtTransformer2DModel(
+            sample_size=SIDE,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_channels=16,
+            in_channels=4,
+            cross_attention_dim=16,
+            out_channels=8,
+        ),
+        scheduler=scheduler(),
+    )
+
+
+def ddpm() -> DDPMPipeline:
+    network = UNet2DModel(
+        sample_size=SIDE,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+    )
+    return DDPMPipeline(network, scheduler())
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "Stable Diffusion 1.x": stable_diffusion,
+    "Stable Diffusion 2.x (v-prediction)": lambda: stable_diffusion("v_prediction"),
+    "SDXL": sdxl,
+    "Stable Diffusion 3": sd3,
+    "Flux": flux,
+    "PixArt-Sigma": pixart,
+    "unconditional DDPM pipeline": ddpm,
+}
+#: arguments that each needs to make small pictures of latents
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "Stable Diffusion 3": {"height": 2 * SIDE, "width": 2 * SIDE, "max_sequence_length": 8},
+    "Flux": {"height": 4 * SIDE, "width": 4 * SIDE, "max_sequence_length": 8},
+    "PixArt-Sigma": {
+        "height": 2 * SIDE,
+        "width": 2 * SIDE,
+        "max_sequence_length": 8,
+        "use_resolution_binning": False,
+        "clean_caption": False,
+    },
+}
+
+
+def build(name: str) -> Any:
+    """The named pipeline with weights from a fixed seed, silent."""
+    torch.manual_seed(0)
+    pipe = PIPELINES[name]()
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
