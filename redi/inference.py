@@ -18,6 +18,7 @@ from redi.retrieval import (
     WEIGHTS,
     ExactSearch,
     Found,
+    IndexedSearch,
     Jump,
     straight,
 )
@@ -168,6 +169,7 @@ class ReDi:
         partitions: np.ndarray,
         setting: Setting,
         seed: int = 0,
+        search: ExactSearch | IndexedSearch | None = None,
     ) -> None:
         setting.check(sampler.num_steps)
         self.model, self.sampler, self.kb = model, sampler, kb
@@ -188,7 +190,7 @@ class ReDi:
                 "retrieval.resume=retrieved needs the predictions of the stored trajectories: "
                 "build the KB with kb.store_history=true or use retrieval.resume=rewarm"
             )
-        self.search = ExactSearch(kb.column(self.key_group, "latents"), partitions)
+        self.search = search or ExactSearch(kb.column(self.key_group, "latents"), partitions)
         smallest = self.search.smallest_partition()
         if setting.neighbours > smallest:
             raise UsageError(
