@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from redi import files
 from redi.errors import UsageError
 from redi.files import read_sealed, remove, sealed, sweep_partials, write_durably, write_json
 from redi.knowledge_base import KnowledgeBase
@@ -114,7 +115,12 @@ def save_index(folder: Path, described: dict[str, Any], tensors: dict[str, Tenso
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"arrays-{digest[:12]}.safetensors"
     sweep_partials(folder)
-    write_durably(path, lambda temporary: temporary.write_bytes(data))
+
+    def fill(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            files.write(file.fileno(), data, path)
+
+    write_durably(path, fill)
     write_json(folder / "index.json", sealed({**described, "sha256": digest}))
     for old in set(folder.glob("arrays-*.safetensors")) - {path}:
         remove(old)
