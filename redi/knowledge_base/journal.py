@@ -39,8 +39,8 @@ class Journal:
     def read(root: Path, shard: int, shard_size: int) -> Journal:
         """Read and check an entry, of this format or of format 1 (files only, whole shards)."""
         path = journal_path(root, shard)
-        content = read_sealed(path, "the KB journal")
-        old = "files" not in content
+        content = read_sealed(path, "the KB journal", _of_format_1)
+        old = _of_format_1(content)
         files = content if old else content["files"]
         try:
             for file in files.values():
@@ -52,6 +52,13 @@ class Journal:
                 f"the KB journal {str(path)!r} is damaged ({error}): delete it and run "
                 "'redi kb build' to make its shard again"
             ) from None
+
+
+def _of_format_1(content: dict[str, Any]) -> bool:
+    """Format 1 was the files alone, each described by an object."""
+    return all(
+        isinstance(described, dict) and "sha256" in described for described in content.values()
+    )
 
 
 def stated_error(journals: Iterable[Journal], column: str) -> float:

@@ -95,7 +95,7 @@ class Manifest:
                 f"kb.dir={str(root)!r} holds no knowledge base: run 'redi kb build', or name the "
                 "folder that holds manifest.json"
             )
-        content = read_sealed(path, "the KB manifest")
+        content = read_sealed(path, "the KB manifest", lambda c: c.get("format") != FORMAT)
         version = content.get("format")
         if version not in _READABLE:
             raise UsageError(

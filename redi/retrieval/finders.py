@@ -102,7 +102,7 @@ def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     codes = {"ivf": "Flat", "sq": "SQ8", "pq": f"PQ{width // 2}x{8 if count >= 10_000 else 4}"}
     index = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
     index.cp.min_points_per_centroid = 1  # small parts are as good as they can be
-    index.nprobe = max(1, cells // (16 if cells > 64 else 4))
+    index.nprobe = min(cells, max(8, cells // 16))
     index.train(coordinates)
     index.add(coordinates)
     return index
