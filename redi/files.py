@@ -145,6 +145,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_free(folder: Path) -> bool:
+    """Whether a folder is missing or holds nothing but what interrupted writers left."""
+    return not folder.exists() or all(p.name.startswith(_PARTIAL) for p in folder.iterdir())
+
+
 def sweep_partials(root: Path) -> int:
     """Remove temporary files below `root` whose process on this machine is gone."""
     removed = 0

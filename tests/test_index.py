@@ -72,8 +72,9 @@ def test_projected_distances_never_exceed_the_keys_own() -> None:
     assert bool((inside <= torch.cdist(keys.double(), keys.double()) + 1e-3).all())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("kind", PARTIAL)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, "float32") for kind in PARTIAL), ("pca", "float16")]
+)
 def test_an_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, dtype: str) -> None:
     kb = store(tmp_path, synthetic(600), dtype)
     asked, partitions = synthetic(20, 1), kb.noise_ids

@@ -170,9 +170,11 @@ def killed(scenario: Scenario, root: Path, point: Point, half: bool) -> None:
                     os.write(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with intercepted(at):
-            scenario.act(root)
-        os._exit(0)
+        try:
+            with intercepted(at):
+                scenario.act(root)
+        finally:
+            os._exit(0)
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         raise AssertionError(f"{scenario.name} never came to {point}")
@@ -207,7 +209,7 @@ def state(root: Path) -> int:
     if not shards or manifest.origin is not None:
         return SIZE * len(shards)
     kb = KnowledgeBase(root)
-    for shard in shards:
+    for shard in kb.shards:
         rng = np.random.default_rng(shard)
         expected = rng.normal(size=(SIZE, 2, 2, 2)).astype("f4")
         first = shard * SIZE
@@ -239,8 +241,8 @@ def run(scenario: Scenario, kinds: tuple[str, ...]) -> list[tuple[str, Point, st
     rows = []
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as t:
         top = Path(t)
-        found = points(scenario, top / "whole")
-        whole, number = content(top / "whole"), 0
+        found = points(scenario, top / "0" / "kb")
+        whole, number = content(top / "0" / "kb"), 0
         for point in found:
             faults = ["SIGKILL"] if "SIGKILL" in kinds else []
             if "SIGKILL" in kinds and point[0] == "write":
@@ -249,7 +251,7 @@ def run(scenario: Scenario, kinds: tuple[str, ...]) -> list[tuple[str, Point, st
             for fault in faults:
                 number += 1
                 rows.append(
-                    (fault, point, outcome(scenario, top / str(number), fault, point, whole))
+                    (fault, point, outcome(scenario, top / str(number) / "kb", fault, point, whole))
                 )
     return rows
 

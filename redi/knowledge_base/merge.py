@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redi import files
 from redi.errors import UsageError
-from redi.files import require_space, write_durably
+from redi.files import is_free, require_space, write_durably
 from redi.knowledge_base.journal import Journal, all_shards, committed, journal_path
 from redi.knowledge_base.manifest import Manifest, manifest_path
 from redi.knowledge_base.writer import Writer
@@ -101,7 +101,7 @@ def copy_kb(source: Path, target: Path) -> int:
     journals = [Journal.read(source, s, manifest.shard_size) for s in all_shards(source)]
     if not journals:
         raise UsageError(f"{str(source)!r} has no complete shard: run 'redi kb build'")
-    if target.exists() and not manifest_path(target).is_file() and any(target.iterdir()):
+    if not manifest_path(target).is_file() and not is_free(target):
         raise UsageError(f"{str(target)!r} holds something else: choose an empty folder")
     if manifest_path(target).is_file():
         found = Manifest.read(target)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from redi.errors import UsageError
-from redi.files import require_space
+from redi.files import is_free, require_space
 from redi.knowledge_base.journal import committed, stated_error
 from redi.knowledge_base.manifest import manifest_path
 from redi.knowledge_base.reader import KnowledgeBase
@@ -63,7 +63,7 @@ def subset(source: KnowledgeBase, target: Path, rows: list[int]) -> int:
     size = source.manifest.shard_size
     chosen = hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
     origin = {"rows": len(rows), "of": source.content_hash[:12], "chosen": chosen}
-    if target.exists() and not manifest_path(target).is_file() and any(target.iterdir()):
+    if not manifest_path(target).is_file() and not is_free(target):
         raise UsageError(f"{str(target)!r} holds something else: choose an empty folder")
     require_space(target, predicted_bytes(source.manifest, len(rows)))
     manifest = replace(source.manifest, origin=origin)
