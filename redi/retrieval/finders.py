@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Protocol
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -100,7 +100,7 @@ def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     cells = max(1, min(int(4 * sqrt(count)), count // 40))
     # FAISS's own inverted lists: "Flat" as they are, 8 bits a number, or 8 bits for two numbers
     codes = {"ivf": "Flat", "sq": "SQ8", "pq": f"PQ{width // 2}x{8 if count >= 10_000 else 4}"}
-    index = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
+    index: Any = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
     index.cp.min_points_per_centroid = 1  # small parts are as good as they can be
     index.nprobe = min(cells, max(8, cells // 16))
     index.train(coordinates)

@@ -138,7 +138,7 @@ def make(
     say(
         f"Building {rows} trajectories in {root}"
         + (f", {ready} are there already" if ready else "")
-        + f": {predicted_bytes(manifest, rows) / 1e6:.1f} MB to write, "
+        + f": {predicted_bytes(manifest, rows) / 1e6:.2f} MB to write, "
         f"{free_bytes(root) / 1e9:.1f} GB free"
     )
     task = BuildKnowledgeBase(config, manifest, root)
