@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 import redi.files
 from redi.errors import UsageError
@@ -86,6 +87,15 @@ def test_gather_equals_indexing_and_a_prefix_is_a_prefix(
         kb.column("step_0002", "latents"), whole.column("step_0002", "latents")[:count]
     )
     assert kb.prompts == whole.prompts[:count]
+
+
+def test_files_are_safetensors(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    (path,) = (tmp_path / "step_0002").iterdir()
+    read = load_file(path)
+    assert set(read) == {"latents", "prediction"}
+    for name, array in read.items():
+        assert np.array_equal(array, arrays(0)["step_0002", name])
 
 
 def test_extending_never_rewrites(tmp_path: Path) -> None:

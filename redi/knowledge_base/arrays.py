@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,24 @@ class Placed:
                     "build its shard again"
                 )
             done += more
+
+
+def laid_out(arrays: Mapping[str, np.ndarray]) -> list[memoryview]:
+    """A safetensors file as pieces to write one after the other, without copying the arrays."""
+    codes = {name: code for code, name in _TYPES.items()}
+    header, pieces, end = {}, [], 0
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        piece = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        header[name] = {
+            "dtype": codes[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + len(piece)],
+        }
+        pieces.append(piece)
+        end += len(piece)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *pieces]
 
 
 class ArrayFiles:

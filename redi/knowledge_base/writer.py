@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import save
 
 from redi import files
 from redi.errors import UsageError
 from redi.files import disk_errors, require_space, sweep_partials, temporary_name
+from redi.knowledge_base.arrays import laid_out
 from redi.knowledge_base.journal import Journal, committed
 from redi.knowledge_base.manifest import FORMAT, Manifest, manifest_path
 from redi.knowledge_base.precision import encode
@@ -105,16 +105,16 @@ class Writer:
         errors: dict[str, float],
     ) -> bool:
         """Write one shard of arrays that are encoded already (see `precision.encode`)."""
-        pieces: list[tuple[str, str, bytes]] = []
+        pieces: list[tuple[str, str, list[memoryview]]] = []
         for group in self.manifest.groups:
             tensors = {
-                name + suffix: np.ascontiguousarray(array)
+                name + suffix: array
                 for (its, name), arrays in stored.items()
                 for suffix, array in arrays.items()
                 if its == group
             }
-            pieces.append((group, "safetensors", save(tensors)))
-        pieces.append(("prompts", "parquet", _table(entries)))
+            pieces.append((group, "safetensors", laid_out(tensors)))
+        pieces.append(("prompts", "parquet", [memoryview(_table(entries))]))
         with disk_errors(self.root):
             found = self._place(shard, pieces)
         won = Journal(shard, len(entries), found, errors).commit(self.root)
@@ -122,38 +122,42 @@ class Writer:
             self._withdraw(shard, set(found))
         return won
 
-    def _place(self, shard: int, pieces: list[tuple[str, str, bytes]]) -> dict[str, dict[str, Any]]:
+    def _place(
+        self, shard: int, pieces: list[tuple[str, str, list[memoryview]]]
+    ) -> dict[str, dict[str, Any]]:
         """Put a shard's files on the disk under their final names; syncing overlaps writing."""
         placed: dict[str, dict[str, Any]] = {}
-        waiting: list[tuple[Future[None] | None, int, Path, Path]] = []
+        waiting: list[tuple[int, Path, Path]] = []
         try:
             with ThreadPoolExecutor(4) as pool:
-                for group, kind, data in pieces:
-                    digest = hashlib.sha256(data).hexdigest()
-                    name = f"{group}/{shard:05d}-{digest[:_HASHED]}.{kind}"
-                    path = self.root / name
-                    files.make_folder(path.parent)
-                    temporary = temporary_name(path)
+                synced = []
+                for group, kind, parts in pieces:
+                    label = self.root / group / f"{shard:05d}.{kind}"
+                    files.make_folder(label.parent)
+                    temporary = temporary_name(label)
                     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                    synced: Future[None] | None = None
-                    try:
-                        for start in range(0, len(data), _CHUNK):
-                            view = memoryview(data)[start : start + _CHUNK]
-                            files.write(descriptor, view, path)
-                        synced = pool.submit(files.sync, descriptor, path)
-                    finally:
-                        waiting.append((synced, descriptor, temporary, path))
-                    placed[name] = {"bytes": len(data), "sha256": digest}
-                for future, *_ in waiting:
-                    assert future is not None
-                    future.result()
-                for *_, temporary, path in waiting:
+                    waiting.append((descriptor, temporary, label))
+                    digest = hashlib.sha256()
+                    for part in parts:
+                        for start in range(0, len(part), _CHUNK):
+                            digest.update(part[start : start + _CHUNK])
+                            files.write(descriptor, part[start : start + _CHUNK], label)
+                    synced.append(pool.submit(files.sync, descriptor, label))
+                    path = label.with_name(f"{label.stem}-{digest.hexdigest()[:_HASHED]}.{kind}")
+                    waiting[-1] = (descriptor, temporary, path)
+                    placed[str(path.relative_to(self.root))] = {
+                        "bytes": sum(map(len, parts)),
+                        "sha256": digest.hexdigest(),
+                    }
+                for done in synced:
+                    done.result()
+                for _, temporary, path in waiting:
                     files.replace(temporary, path)
                 folders = [pool.submit(files.sync_folder, p.parent) for *_, p in waiting]
                 for done in folders:
                     done.result()
         finally:
-            for _, descriptor, temporary, _path in waiting:
+            for descriptor, temporary, _path in waiting:
                 os.close(descriptor)
                 files.remove(temporary)
         return dict(sorted(placed.items()))

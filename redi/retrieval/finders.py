@@ -14,7 +14,7 @@ from redi.retrieval.keys import Keys
 from redi.retrieval.projection import Projection
 
 WIDTH = 64  # numbers per key: 63 components and the length of the rest
-_SAMPLE = 2048  # keys that the components are fitted on
+_SAMPLE = 1024  # keys that the components are fitted on
 _BLOCK = 1024  # keys read at a time
 
 
@@ -37,8 +37,8 @@ class Scan:
         best = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
         for first in range(0, len(self.members), _BLOCK):
-            keys = _rows(self.keys, self.members[first : first + _BLOCK]) - self.centre
-            scores = keys.square().sum(1) - 2 * (asked @ keys.T)
+            keys = _rows(self.keys, self.members[first : first + _BLOCK]).sub_(self.centre)
+            scores = torch.linalg.vector_norm(keys, dim=1).square() - 2 * (asked @ keys.T)
             mine = torch.arange(first, first + len(keys)).expand(len(queries), -1)
             best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
             best, order = best.topk(min(count, best.shape[1]), 1, largest=False)

@@ -32,7 +32,7 @@ class IndexedSearch:
     @staticmethod
     def candidates(neighbours: int) -> int:
         """Keys that are compared in full for so many neighbours."""
-        return max(32, 3 * neighbours + 8)
+        return 2 * neighbours + 12
 
     def smallest_partition(self) -> int:
         """Trajectories in the smallest partition: the most neighbours that can be asked for."""
@@ -65,7 +65,7 @@ class IndexedSearch:
         """The nearest of some rows by exact distance; equal distances by trajectory index."""
         rows = rows.sort().values
         keys = self.keys[rows]
-        rough = (keys - query).square().sum(1)
+        rough = torch.linalg.vector_norm(keys - query, dim=1)
         close = rough.topk(min(neighbours + _TIES, len(rows)), largest=False).indices.sort().values
         exact, order = (keys[close].double() - query.double()).norm(dim=1).sort(stable=True)
         return rows[close[order[:neighbours]]], exact[:neighbours]
