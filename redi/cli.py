@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redi.errors import UsageError
+from redi.tasks.kb_help import ACTIONS, kb_help
 
 HELP = """\
 redi: learning-free diffusion inference by trajectory retrieval, measured honestly
@@ -17,7 +18,8 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi [run] [key=value ...]       the main job: build a knowledge base, run ReDi and the baselines
                                    on held-out prompts, write a table, pictures, a plot, metrics
   redi -m key=a,b,c ...            the same for every combination (finished points are skipped)
-  redi kb build|info|verify ...    only the knowledge base
+  redi kb build|info|verify|merge|subset|export|import|index|search ...
+                                   only the knowledge base (redi kb --help)
   redi evaluate ...                like run, with a knowledge base that is complete already
   redi train [stage=...]           train the model that ships with redi (autoencoder, diffusion,
                                    evaluator; resumes from its last checkpoint)
@@ -51,7 +53,7 @@ def main() -> None:
         arguments = ["run", *arguments]
     verb, rest = arguments[0], arguments[1:]
     if {"-h", "--help"} & set(rest):
-        print(HELP, end="")
+        print(kb_help(rest[0]) if verb == "kb" else HELP, end="")
         return
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -149,18 +151,26 @@ def _run(config: Any, may_build: bool) -> None:
 
 
 def _kb(arguments: list[str]) -> None:
-    actions = ("build", "info", "verify")
-    if not arguments or arguments[0] not in actions:
+    if not arguments or arguments[0] not in ACTIONS:
         given = arguments[0] if arguments else ""
-        _fail(f"kb action {given!r} is unknown; use one of {', '.join(actions)}")
-    action = arguments[0]
+        _fail(f"kb action {given!r} is unknown; use one of {', '.join(ACTIONS)}")
+    action, rest, prompt = arguments[0], arguments[1:], ""
+    from redi.tasks.kb_folders import folder_action, wants_folders
+
+    if wants_folders(action, rest):
+        folder_action(action, rest, _console())
+        return
+    if action == "search":
+        if not rest or rest[0].startswith(("kb.", "retrieval.", "-")):
+            _fail('kb search takes a prompt first: redi kb search "PROMPT" kb.dir=DIR')
+        prompt, rest = rest[0], rest[1:]
 
     def job(config: Any) -> None:
         from redi.tasks.kb import kb_action
 
-        kb_action(action, config, _console())
+        kb_action(action, config, _console(), prompt)
 
-    _hydra("run", arguments[1:], job)
+    _hydra("run", rest, job)
 
 
 def _train(config: Any) -> None:

@@ -73,12 +73,18 @@ class KBConfig:
     dir: str | None = None
     root: str = "outputs/kb"
     size: int = 96
+    #: first trajectory that 'redi kb build' makes: writers of disjoint ranges, then merge
+    first: int = 0
     key_step: int = 8
     #: stored value steps; null: about ten, evenly spread after the key step, and the end
     value_steps: list[int] | None = None
     #: also store what multistep samplers carry, for retrieval.resume=retrieved
     store_history: bool = False
     shard_size: int = 32
+    #: full | half: latents at the key step and prompt embeddings
+    key_precision: str = "full"
+    #: full | half | int8: everything else
+    value_precision: str = "full"
     #: check every file's hash when a KB is opened (sizes are always checked)
     check_hashes: bool = True
 
@@ -95,6 +101,10 @@ class RetrievalConfig:
     weights: str | None = None
     #: rewarm | retrieved | legacy
     resume: str = "rewarm"
+    #: auto | flat | pca | ivf | sq | pq | hnsw: how the nearest keys are found
+    index: str = "auto"
+    #: build the index again in place of refusing one of another content
+    rebuild_index: bool = False
 
 
 @dataclass

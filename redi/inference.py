@@ -19,6 +19,7 @@ from redi.retrieval import (
     WEIGHTS,
     ExactSearch,
     Found,
+    IndexedSearch,
     Jump,
     straight,
 )
@@ -162,7 +163,12 @@ class Jumper:
     """From the key step to the value step along retrieved trajectories; calls no network."""
 
     def __init__(
-        self, sampler: Sampler, kb: KnowledgeBase, partitions: np.ndarray, setting: Setting
+        self,
+        sampler: Sampler,
+        kb: KnowledgeBase,
+        partitions: np.ndarray,
+        setting: Setting,
+        search: ExactSearch | IndexedSearch | None = None,
     ) -> None:
         setting.check(sampler.num_steps)
         sampler.check_jump(setting.value_step, setting.resume)
@@ -183,7 +189,7 @@ class Jumper:
                 "retrieval.resume=retrieved needs the predictions of the stored trajectories: "
                 "build the KB with kb.store_history=true or use retrieval.resume=rewarm"
             )
-        self.search = ExactSearch(kb.column(self.key_group, "latents"), partitions)
+        self.search = search or ExactSearch(kb.column(self.key_group, "latents"), partitions)
         smallest = self.search.smallest_partition()
         if setting.neighbours > smallest:
             raise UsageError(
@@ -268,8 +274,9 @@ class ReDi(Jumper):
         partitions: np.ndarray,
         setting: Setting,
         seed: int = 0,
+        search: ExactSearch | IndexedSearch | None = None,
     ) -> None:
-        super().__init__(sampler, kb, partitions, setting)
+        super().__init__(sampler, kb, partitions, setting, search)
         self.model, self.seed, self.partitions = model, seed, partitions
 
     @cached_property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 import redi.files
 from redi.errors import UsageError
-from redi.knowledge_base import Column, Entry, KnowledgeBase, Manifest, Writer, verify
+from redi.knowledge_base import (
+    Choice,
+    Column,
+    Entry,
+    KnowledgeBase,
+    Manifest,
+    Writer,
+    copy_kb,
+    merge,
+    subset,
+    verify,
+)
 
 COLUMNS = (
     Column("step_0002", "latents", (2, 3)),
@@ -75,38 +89,21 @@ def test_gather_equals_indexing_and_a_prefix_is_a_prefix(
     assert kb.prompts == whole.prompts[:count]
 
 
+def test_files_are_safetensors(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    (path,) = (tmp_path / "step_0002").iterdir()
+    read = load_file(path)
+    assert set(read) == {"latents", "prediction"}
+    for name, array in read.items():
+        assert np.array_equal(array, arrays(0)["step_0002", name])
+
+
 def test_extending_never_rewrites(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     before = content(tmp_path)
     fill(tmp_path, 3)
     after = content(tmp_path)
     assert all(after[name] == data for name, data in before.items())
-
-
-def test_a_failure_at_every_rename_is_made_good_by_the_next_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected, real = content(fill(tmp_path / "whole", 2)), redi.files.os.replace
-    renames = len(expected)
-    for stop in range(renames):
-        root, done = tmp_path / f"stopped_{stop}", 0
-
-        def replace(source: Path, target: Path, limit: int = stop) -> None:
-            nonlocal done
-            if done == limit:
-                raise KeyboardInterrupt
-            done += 1
-            real(source, target)
-
-        monkeypatch.setattr(redi.files.os, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
-            fill(root, 2)
-        monkeypatch.setattr(redi.files.os, "replace", real)
-        complete = len(list(root.glob("journal/[0-9]*.json")))
-        if complete:
-            assert len(KnowledgeBase(root)) == 4 * complete  # readers see whole shards only
-        fill(root, 2)
-        assert content(root) == expected
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
@@ -127,11 +124,141 @@ def test_damage_in_any_file_is_named(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "journal/00000.json"])
-def test_damaged_json_is_named(tmp_path: Path, name: str) -> None:
-    fill(tmp_path, 1)
-    (tmp_path / name).write_text((tmp_path / name).read_text()[:-9])
+def test_a_flipped_byte_anywhere_in_json_is_named(tmp_path: Path, name: str) -> None:
+    path = fill(tmp_path, 1) / name
+    original = path.read_bytes()
+    for place in range(0, len(original) - 1, 7):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 2]) + original[place + 1 :])
+        try:
+            changed = json.loads(path.read_text()) != json.loads(original)
+        except (ValueError, UnicodeDecodeError):
+            changed = True
+        if changed:  # a flip may also turn one kind of white space into another
+            with pytest.raises(UsageError, match=Path(name).name):
+                KnowledgeBase(tmp_path)
+    path.write_bytes(original[:-9])
     with pytest.raises(UsageError, match=Path(name).name):
         KnowledgeBase(tmp_path)
+
+
+def test_format_1_is_read_and_grown(tmp_path: Path) -> None:
+    """A KB as the first version wrote it: plain names, no checksums, files only in its journal."""
+    fill(tmp_path, 1)
+    journal = tmp_path / "journal" / "00000.json"
+    files = {}
+    for name, described in json.loads(journal.read_text())["files"].items():
+        plain = re.sub(r"-[0-9a-f]{12}", "", name)
+        (tmp_path / name).rename(tmp_path / plain)
+        files[plain] = described
+    journal.write_text(json.dumps(files))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    kept = {k: manifest[k] for k in ("identity", "columns", "shard_size", "made_with")}
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, **kept}))
+    assert len(KnowledgeBase(tmp_path)) == 4 and verify(tmp_path, range(1)) == 3
+    kb = KnowledgeBase(fill(tmp_path, 2))
+    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == 2
+    expected = np.concatenate([arrays(s)["step_0005", "latents"] for s in range(2)])
+    assert np.array_equal(kb.column("step_0005", "latents").numpy(), expected)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float16", 6e-4), ("int8", 1e-2)])
+def test_precisions_round_trip_within_their_stated_error(
+    tmp_path: Path, dtype: str, bound: float
+) -> None:
+    column = Column("step_0002", "latents", (4, 8, 8), dtype)
+    manifest = Manifest({}, (column,), 4)
+    array = np.random.default_rng(0).normal(size=(4, 4, 8, 8)).astype("f4")
+    array[:, 1] *= 100  # a scale per channel: one large channel costs the others nothing
+    array[0, 2] = 0
+    Writer(tmp_path, manifest, {}).write(0, {("step_0002", "latents"): array}, entries(0))
+    kb = KnowledgeBase(tmp_path)
+    read = kb.column("step_0002", "latents").numpy()
+    error = np.linalg.norm(read - array) / np.linalg.norm(array)
+    stated = kb.journals[0].errors["step_0002/latents"]
+    assert 0 < error <= bound and abs(stated - error) < 1e-6
+    small = np.abs(read[:, 0] - array[:, 0]).max() / np.abs(array[:, 0]).max()
+    assert small <= bound
+    rows = torch.tensor([[3, 0]])
+    assert np.array_equal(kb.gather("step_0002", "latents", rows)[0].numpy(), read[[3, 0]])
+    with pytest.raises(UsageError, match="full precision"):
+        bad = np.full((4, 4, 8, 8), np.nan if dtype == "int8" else 1e6, "f4")
+        Writer(tmp_path, manifest, {}).write(1, {("step_0002", "latents"): bad}, entries(1))
+
+
+def test_parts_merge_into_what_one_writer_makes(tmp_path: Path) -> None:
+    whole = fill(tmp_path / "whole", 4)
+    for name, first in (("a", 0), ("b", 8)):
+        writer = Writer(tmp_path / name, MANIFEST, {})
+        for shard in writer.missing(8, first):
+            writer.write(shard, arrays(shard), entries(shard))
+    with pytest.raises(UsageError, match="part that starts at shard 2"):
+        KnowledgeBase(tmp_path / "b")
+    with pytest.raises(UsageError, match="kb.first=3 does not start a shard"):
+        Writer(tmp_path / "a", MANIFEST, {}).missing(4, 3)
+    assert merge(tmp_path / "all", [tmp_path / "b", tmp_path / "a"]) == 4
+    assert content(tmp_path / "all") == content(whole)
+    assert merge(tmp_path / "all", [tmp_path / "a"]) == 0
+    assert copy_kb(whole, tmp_path / "copy") == 4 and content(tmp_path / "copy") == content(whole)
+
+    other = Writer(tmp_path / "other", MANIFEST, {})
+    other.write(1, arrays(7), entries(1))
+    with pytest.raises(UsageError, match="both hold the trajectories 4 to 7"):
+        merge(tmp_path / "all", [tmp_path / "other"])
+    assert content(tmp_path / "all") == content(whole)
+    victim = next((tmp_path / "b" / "step_0005").iterdir())
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    with pytest.raises(UsageError, match="hash differs"):
+        merge(tmp_path / "new", [tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_subset_holds_the_chosen_rows_bit_for_bit(tmp_path: Path, dtype: str) -> None:
+    columns = tuple(replace(c, dtype=dtype) for c in COLUMNS)
+    manifest = replace(MANIFEST, columns=columns)
+    writer = Writer(tmp_path / "whole", manifest, {})
+    for shard in range(3):
+        writer.write(shard, arrays(shard), entries(shard))
+    kb = KnowledgeBase(tmp_path / "whole")
+    for choice, expected in (
+        (Choice(noise=1), [1, 4, 7, 10]),
+        (Choice(containing="PROMPT 1"), [1, 10, 11]),
+        (Choice(size=6), [0, 1, 2, 3, 4, 5]),
+    ):
+        rows, target = choice.rows(kb), tmp_path / repr(choice)
+        assert rows == expected
+        subset(kb, target, rows)
+        taken = KnowledgeBase(target)
+        assert taken.indices == rows and taken.prompts == [f"prompt {i}" for i in rows]
+        for column in columns:
+            key = (column.group, column.name)
+            assert torch.equal(taken.column(*key), kb.column(*key)[rows])
+        with pytest.raises(UsageError, match="cannot be grown"):
+            Writer(target, manifest, {})
+        with pytest.raises(UsageError, match="is a subset"):
+            merge(tmp_path / "merged", [target])
+    assert len(set(Choice(size=5, seed=1).rows(kb))) == 5
+    with pytest.raises(UsageError, match="no trajectory"):
+        Choice(containing="nothing").rows(kb)
+    with pytest.raises(UsageError, match="size=5 does not fit"):
+        Choice(size=5, noise=1).rows(kb)
+
+
+def test_two_writers_of_one_shard_leave_the_first_one(tmp_path: Path) -> None:
+    first, second = Writer(tmp_path, MANIFEST, {}), Writer(tmp_path, MANIFEST, {})
+    assert first.write(0, arrays(0), entries(0))
+    before = content(tmp_path)
+    assert not second.write(0, arrays(5), entries(0))  # as from another machine's rounding
+    assert not second.write(0, arrays(0), entries(0))
+    assert content(tmp_path) == before and verify(tmp_path, range(1)) == 3
+
+
+def test_a_truncated_file_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    kb = KnowledgeBase(fill(tmp_path, 1))
+    path = next((tmp_path / "step_0005").iterdir())
+    with open(path, "r+b") as file:  # after opening: sizes were right then
+        file.truncate(path.stat().st_size - 40)
+    with pytest.raises(UsageError, match="truncated"):
+        kb.column("step_0005", "latents")
 
 
 def test_another_setting_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
@@ -151,8 +278,8 @@ def test_newer_formats_missing_kbs_and_small_kbs_are_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="kb.size=5 is more than the 4"):
         KnowledgeBase(tmp_path, 5)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(UsageError, match="format 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "checksum": None}))
+    with pytest.raises(UsageError, match="format 3, this version reads 1 to 2"):
         KnowledgeBase(tmp_path)
 
 

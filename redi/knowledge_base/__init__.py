@@ -1,8 +1,28 @@
-"""The knowledge base: sampled trajectories on disk, written in whole shards, read by memory map."""
+"""The knowledge base: sampled trajectories on disk, written in whole shards, read row by row."""
 
+from redi.knowledge_base.journal import Journal, all_shards, stated_error
 from redi.knowledge_base.manifest import Column, Manifest
+from redi.knowledge_base.merge import copy_kb, merge
 from redi.knowledge_base.reader import KnowledgeBase, complete_count
-from redi.knowledge_base.verify import verify
-from redi.knowledge_base.writer import Entry, Writer
+from redi.knowledge_base.subset import Choice, subset
+from redi.knowledge_base.verify import leftovers, verify
+from redi.knowledge_base.writer import Entry, Writer, predicted_bytes
 
-__all__ = ["Column", "Entry", "KnowledgeBase", "Manifest", "Writer", "complete_count", "verify"]
+__all__ = [
+    "Choice",
+    "Column",
+    "Entry",
+    "Journal",
+    "KnowledgeBase",
+    "Manifest",
+    "Writer",
+    "all_shards",
+    "complete_count",
+    "copy_kb",
+    "leftovers",
+    "merge",
+    "predicted_bytes",
+    "stated_error",
+    "subset",
+    "verify",
+]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from redi.errors import UsageError
-from redi.files import read_json, write_json
+from redi.files import commit_json, read_sealed, sealed, write_json
+from redi.knowledge_base.precision import PRECISIONS, row_bytes
 
-FORMAT = 1
+#: 2 added checksums, stored precisions, file names with a hash, and subsets
+FORMAT = 2
+_READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+        return row_bytes(self.shape, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Manifest:
     identity: dict[str, Any]
     columns: tuple[Column, ...]
     shard_size: int
+    #: how a subset was chosen ({"rows": its size, ...}); None: entries are the recipe's own
+    origin: dict[str, Any] | None = None
+    #: versions that it was made with; never compared
+    made_with: dict[str, str] | None = None
+    format: int = FORMAT
 
     @property
     def groups(self) -> dict[str, list[Column]]:
@@ -69,29 +74,47 @@ class Manifest:
         columns = [[c.group, c.name, list(c.shape), c.dtype] for c in self.columns]
         return {"identity": self.identity, "columns": columns, "shard_size": self.shard_size}
 
-    def write(self, root: Path, made_with: dict[str, str]) -> None:
-        """Write `manifest.json`; `made_with` records versions and is never compared."""
-        write_json(
-            root / "manifest.json",
-            {"format": FORMAT, **self._content(), "made_with": made_with},
-        )
+    def write(self, root: Path) -> None:
+        """Write `manifest.json` where there is none yet; another writer's is as good."""
+        commit_json(manifest_path(root), self._sealed())
+
+    def upgrade(self, root: Path) -> None:
+        """Rewrite a manifest of an older format, before shards of this format are added."""
+        write_json(manifest_path(root), replace(self, format=FORMAT)._sealed())
+
+    def _sealed(self) -> dict[str, Any]:
+        rest = {"origin": self.origin, "made_with": self.made_with or {}}
+        return sealed({"format": FORMAT, **self._content(), **rest})
 
     @staticmethod
     def read(root: Path) -> Manifest:
         """Read and check `manifest.json`."""
-        path = root / "manifest.json"
-        if not root.is_dir() or not path.is_file():
-            raise UsageError(f"kb.dir={str(root)!r} holds no knowledge base: run 'redi kb build'")
-        content = read_json(path, "the KB manifest")
-        version = content.get("format") if isinstance(content, dict) else None
-        if version != FORMAT:
+        path = manifest_path(root)
+        if not path.is_file():
+            raise UsageError(
+                f"kb.dir={str(root)!r} holds no knowledge base: run 'redi kb build', or name the "
+                "folder that holds manifest.json"
+            )
+        content = read_sealed(path, "the KB manifest", lambda c: c.get("format") != FORMAT)
+        version = content.get("format")
+        if version not in _READABLE:
             raise UsageError(
                 f"the KB manifest {str(path)!r} has format {version}, this version reads "
-                f"{FORMAT}: use the version of redi that wrote it or build again"
+                f"1 to {FORMAT}: use the version of redi that wrote it or build again"
             )
         try:
             columns = tuple(Column(g, n, tuple(s), d) for g, n, s, d in content["columns"])
-            return Manifest(content["identity"], columns, int(content["shard_size"]))
+            unknown = {column.dtype for column in columns} - set(PRECISIONS.values())
+            if unknown:
+                raise ValueError(f"columns of type {', '.join(map(str, unknown))}")
+            return Manifest(
+                dict(content["identity"]),
+                columns,
+                int(content["shard_size"]),
+                content.get("origin"),
+                content["made_with"],
+                version,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"the KB manifest {str(path)!r} is damaged ({error}): build it again"
@@ -107,6 +130,11 @@ class Manifest:
             )
 
 
+def manifest_path(root: Path) -> Path:
+    """The file that makes a folder a knowledge base."""
+    return root / "manifest.json"
+
+
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     lines = []
     fields = {**wanted["identity"], "shard_size": wanted["shard_size"]}
@@ -116,7 +144,8 @@ def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
         if mine != its:
             lines.append(f"{name}: KB has {_short(its)}, this run {_short(mine)}")
     if not lines and wanted["columns"] != found["columns"]:
-        names = [sorted({f"{c[0]}/{c[1]}" for c in side["columns"]}) for side in (found, wanted)]
+        sides = [{f"{c[0]}/{c[1]} {c[3]}" for c in side["columns"]} for side in (found, wanted)]
+        names = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
         lines.append(f"columns: KB has {_short(names[0])}, this run {_short(names[1])}")
     return lines
 

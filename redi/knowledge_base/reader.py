@@ -1,4 +1,4 @@
-"""Reading a knowledge base through memory maps."""
+"""Reading a knowledge base: a snapshot of the shards that were complete when it was opened."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from redi.errors import UsageError
 from redi.files import sha256
-from redi.knowledge_base.manifest import Manifest
-from redi.knowledge_base.verify import verify
-from redi.knowledge_base.writer import committed, journal_path
+from redi.knowledge_base.arrays import ArrayFiles
+from redi.knowledge_base.journal import all_shards, journal_path, prefix
+from redi.knowledge_base.manifest import Column, Manifest
+from redi.knowledge_base.precision import SCALE, decode
+from redi.knowledge_base.verify import check_files
+from redi.knowledge_base.writer import Entry
 
 
 class KnowledgeBase:
@@ -24,9 +26,15 @@ class KnowledgeBase:
 
     def __init__(self, root: Path, count: int | None = None, hashes: bool = True) -> None:
         self.root, self.manifest = root, Manifest.read(root)
-        available = complete_count(root, self.manifest)
+        journals = prefix(root, self.manifest.shard_size)
+        available = sum(journal.rows for journal in journals)
         if available == 0:
-            raise UsageError(f"kb.dir={str(root)!r} has no complete shard: run 'redi kb build'")
+            raise UsageError(f"kb.dir={str(root)!r} has no complete shard: {_way_on(root)}")
+        if self.manifest.origin is not None and available != self.manifest.origin["rows"]:
+            raise UsageError(
+                f"kb.dir={str(root)!r} is a subset that was interrupted at {available} of "
+                f"{self.manifest.origin['rows']} trajectories: run the same command again"
+            )
         self.count = available if count is None else count
         if self.count < 1:
             raise UsageError(f"kb.size={count} is too small: use at least 1")
@@ -36,7 +44,10 @@ class KnowledgeBase:
                 f"{str(root)!r}: run 'redi kb build' with this size or ask for fewer"
             )
         self.shards = range(self.manifest.shards(self.count))
-        verify(root, self.shards, hashes)
+        self.journals = journals[: len(self.shards)]
+        for journal in self.journals:
+            check_files(root, journal, hashes)
+        self._columns = {(c.group, c.name): c for c in self.manifest.columns}
 
     def __len__(self) -> int:
         return self.count
@@ -46,9 +57,18 @@ class KnowledgeBase:
         return self._table("prompt")
 
     @cached_property
+    def indices(self) -> list[int]:
+        """Number of each trajectory in the recipe that it was made by."""
+        return self._table("index")
+
+    @cached_property
     def noise_ids(self) -> np.ndarray:
         """Noise id of each trajectory, int64 (count,)."""
         return np.array(self._table("noise_id"), np.int64)
+
+    def entries(self, rows: list[int]) -> list[Entry]:
+        """Rows of the prompt table."""
+        return [Entry(self.indices[r], self.prompts[r], int(self.noise_ids[r])) for r in rows]
 
     @cached_property
     def content_hash(self) -> str:
@@ -60,50 +80,82 @@ class KnowledgeBase:
     @property
     def disk_bytes(self) -> int:
         """Bytes on disk of the shards in use."""
-        files = [f for s in self.shards for f in self.root.glob(f"*/{s:05d}.*")]
-        return sum(file.stat().st_size for file in files)
+        return sum(journal.bytes for journal in self.journals)
 
     def has(self, group: str, name: str) -> bool:
-        return any((c.group, c.name) == (group, name) for c in self.manifest.columns)
+        return (group, name) in self._columns
 
-    def column(self, group: str, name: str) -> Tensor:
-        """A whole column (count, ...), copied into memory."""
-        parts = [self._open(shard, group).get_tensor(name) for shard in self.shards]
-        return torch.cat(parts)[: self.count]
+    def column(self, group: str, name: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Rows `first` to `last` (excluded) of a column (n, ...), float32, copied into memory."""
+        column = self._column(group, name)
+        size, stop = self.manifest.shard_size, self.count if last is None else last
+        out = self._empty(column, stop - first)
+        done = first
+        while done < stop:
+            shard, start = divmod(done, size)
+            taken = min(size - start, stop - done)
+            self._read(column, shard, start, out, done - first, taken)
+            done += taken
+        return torch.from_numpy(decode(out, column.dtype))
 
     def gather(self, group: str, name: str, rows: Tensor) -> Tensor:
-        """Rows of a column by trajectory index: (..., *shape) for `rows` of shape (...)."""
-        flat = rows.flatten().tolist()
-        size = self.manifest.shard_size
-        slices = [self._open(i // size, group).get_slice(name)[i % size] for i in flat]
-        return torch.stack(slices).unflatten(0, tuple(rows.shape))
+        """Rows of a column by trajectory index: float32 (..., *shape) for `rows` of shape (...)."""
+        column = self._column(group, name)
+        stored = self.stored(group, name, rows.flatten().tolist())
+        values = torch.from_numpy(decode(stored, column.dtype))
+        return values.reshape(*rows.shape, *column.shape)
+
+    def stored(self, group: str, name: str, rows: list[int]) -> dict[str, np.ndarray]:
+        """Rows of a column as they are stored (see `precision.encode`)."""
+        column, size = self._column(group, name), self.manifest.shard_size
+        out = self._empty(column, len(rows))
+        for place, row in enumerate(rows):
+            if not 0 <= row < self.count:
+                raise IndexError(f"row {row} of {self.count}")
+            self._read(column, row // size, row % size, out, place, 1)
+        return out
 
     @cached_property
-    def _handles(self) -> dict[tuple[int, str], safe_open]:
-        return {}
+    def _files(self) -> ArrayFiles:
+        return ArrayFiles()
 
-    def _open(self, shard: int, group: str) -> safe_open:
-        """A memory-mapped shard file, kept open."""
-        key = (shard, group)
-        if key not in self._handles:
-            path = self.root / group / f"{shard:05d}.safetensors"
-            if not path.is_file():
-                groups = ", ".join(sorted(self.manifest.groups))
-                raise UsageError(f"the KB has no {group!r}; it stores {groups}")
-            self._handles[key] = safe_open(path, framework="pt")
-        return self._handles[key]
+    @cached_property
+    def _paths(self) -> list[dict[str, Path]]:
+        return [{n.split("/")[0]: self.root / n for n in j.files} for j in self.journals]
+
+    def _column(self, group: str, name: str) -> Column:
+        if (group, name) not in self._columns:
+            known = ", ".join(sorted(f"{g}/{n}" for g, n in self._columns))
+            raise UsageError(f"the KB has no {group!r} {name!r}; it stores {known}")
+        return self._columns[group, name]
+
+    def _empty(self, column: Column, rows: int) -> dict[str, np.ndarray]:
+        out = {"": np.empty((rows, *column.shape), column.dtype)}
+        if column.dtype == "int8":
+            out[SCALE] = np.empty((rows, *column.shape[:-2]), np.float32)
+        return out
+
+    def _read(
+        self, column: Column, shard: int, first: int, out: dict[str, np.ndarray], at: int, n: int
+    ) -> None:
+        placed = self._files[self._paths[shard][column.group]]
+        for suffix, array in out.items():
+            placed[column.name + suffix].read_into(array[at : at + n], first)
 
     def _table(self, name: str) -> list:
         values: list = []
-        for shard in self.shards:
-            path = self.root / "prompts" / f"{shard:05d}.parquet"
-            values += pq.read_table(path, columns=[name])[name].to_pylist()
+        for paths in self._paths:
+            values += pq.read_table(paths["prompts"], columns=[name])[name].to_pylist()
         return values[: self.count]
 
 
 def complete_count(root: Path, manifest: Manifest) -> int:
     """Trajectories in the unbroken run of complete shards from the first."""
-    shard = 0
-    while committed(root, shard):
-        shard += 1
-    return shard * manifest.shard_size
+    return sum(journal.rows for journal in prefix(root, manifest.shard_size))
+
+
+def _way_on(root: Path) -> str:
+    shards = all_shards(root)
+    if not shards:
+        return "run 'redi kb build'"
+    return f"it is a part that starts at shard {shards[0]}; 'redi kb merge' it with the others"

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import save_file
 
-from redi.files import require_space, sha256, write_durably, write_json
-from redi.knowledge_base.manifest import Manifest
+from redi import files
+from redi.errors import UsageError
+from redi.files import disk_errors, require_space, sweep_partials, temporary_name
+from redi.knowledge_base.arrays import laid_out
+from redi.knowledge_base.journal import Journal, committed
+from redi.knowledge_base.manifest import FORMAT, Manifest, manifest_path
+from redi.knowledge_base.precision import encode
+
+_HASHED = 12  # digits of a file's hash in its name
+_CHUNK = 4 << 20  # bytes written at a time
+_ROW_OVERHEAD = 512  # bytes of a prompt, its share of headers and journals
 
 
 @dataclass(frozen=True)
@@ -24,69 +37,151 @@ class Entry:
     noise_id: int
 
 
-def journal_path(root: Path, shard: int) -> Path:
-    """The file whose existence makes a shard part of the knowledge base."""
-    return root / "journal" / f"{shard:05d}.json"
-
-
-def committed(root: Path, shard: int) -> bool:
-    """Whether a shard was written to the end."""
-    return journal_path(root, shard).is_file()
-
-
 class Writer:
-    """Writes shards of one knowledge base; writers of different shards need no lock.
+    """Writes shards of one knowledge base; no writer ever waits for another.
 
-    A shard's files are written under temporary names, synced and renamed, and its journal entry
-    with their hashes comes last. Killed at any point, the next writer does that shard again and
-    nothing else.
+    A shard's files carry a hash of their content in their names, so writers of the same shard
+    never touch each other's files; the journal entry comes last, and only the first one counts.
+    Killed at any point, the next writer does that shard again and nothing else.
     """
 
     def __init__(self, root: Path, manifest: Manifest, made_with: dict[str, str]) -> None:
         self.root, self.manifest = root, manifest
-        if (root / "manifest.json").is_file():
-            manifest.require_same(Manifest.read(root), root)
-        else:
-            manifest.write(root, made_with)
+        if not manifest_path(root).is_file():
+            replace(manifest, made_with=made_with).write(root)
+        found = Manifest.read(root)
+        manifest.require_same(found, root)
+        if found.origin != manifest.origin:
+            what = "a subset" if found.origin else "whole shards of its recipe"
+            raise UsageError(
+                f"kb.dir={str(root)!r} holds {what} (origin {found.origin}) and cannot be grown "
+                "with something else: choose another folder"
+            )
+        if found.format < FORMAT:
+            found.upgrade(root)
+        sweep_partials(root)
 
-    def missing(self, count: int) -> list[int]:
-        """Shards that a KB of `count` trajectories still needs; refuses a disk that is too full."""
-        shards = range(self.manifest.shards(count))
+    def missing(self, count: int, first: int = 0) -> list[int]:
+        """Shards still needed for the trajectories `first` to `first + count - 1`.
+
+        Refuses a disk that is too full for them, and a range that does not start with a shard.
+        """
+        size = self.manifest.shard_size
+        if first < 0 or first % size:
+            raise UsageError(
+                f"kb.first={first} does not start a shard: use a multiple of kb.shard_size={size}"
+            )
+        shards = range(first // size, self.manifest.shards(first + count))
         todo = [shard for shard in shards if not committed(self.root, shard)]
-        rows = len(todo) * self.manifest.shard_size
-        require_space(self.root, int(1.05 * rows * self.manifest.row_bytes) + 4096 * len(todo))
+        require_space(self.root, predicted_bytes(self.manifest, len(todo) * size))
         return todo
 
     def write(
         self, shard: int, arrays: dict[tuple[str, str], np.ndarray], entries: list[Entry]
-    ) -> None:
-        """Write one shard: for each column (group, name) an array of `shard_size` rows."""
-        size, files = self.manifest.shard_size, {}
+    ) -> bool:
+        """Write one shard: for each column (group, name) an array of `shard_size` rows.
+
+        Returns False where another writer has committed this shard in the meantime; its shard is
+        the one that stays.
+        """
+        size = self.manifest.shard_size
         first = shard * size
         if [entry.index for entry in entries] != list(range(first, first + size)):
             raise ValueError(f"shard {shard} needs the entries {first} to {first + size - 1}")
-        for group, columns in self.manifest.groups.items():
-            tensors = {}
-            for column in columns:
-                array = np.ascontiguousarray(arrays[group, column.name], dtype=column.dtype)
-                if array.shape != (size, *column.shape):
-                    raise ValueError(f"{group}/{column.name} has shape {array.shape}")
-                tensors[column.name] = array
-            path = self.root / group / f"{shard:05d}.safetensors"
-            write_durably(path, partial(save_file, tensors))
-            files[str(path.relative_to(self.root))] = path
-        table = pa.table(
-            {
-                "index": pa.array([entry.index for entry in entries], pa.int64()),
-                "prompt": pa.array([entry.prompt for entry in entries], pa.string()),
-                "noise_id": pa.array([entry.noise_id for entry in entries], pa.int64()),
+        stored, errors = {}, {}
+        for column in self.manifest.columns:
+            key, array = (column.group, column.name), arrays[column.group, column.name]
+            if array.shape != (size, *column.shape):
+                raise ValueError(f"{column.group}/{column.name} has shape {array.shape}")
+            what = f"{column.group}/{column.name} of shard {shard}"
+            stored[key], errors["/".join(key)] = encode(array, column.dtype, what)
+        return self.write_stored(shard, stored, entries, errors)
+
+    def write_stored(
+        self,
+        shard: int,
+        stored: dict[tuple[str, str], dict[str, np.ndarray]],
+        entries: Sequence[Entry],
+        errors: dict[str, float],
+    ) -> bool:
+        """Write one shard of arrays that are encoded already (see `precision.encode`)."""
+        pieces: list[tuple[str, str, list[memoryview]]] = []
+        for group in self.manifest.groups:
+            tensors = {
+                name + suffix: array
+                for (its, name), arrays in stored.items()
+                for suffix, array in arrays.items()
+                if its == group
             }
-        )
-        path = self.root / "prompts" / f"{shard:05d}.parquet"
-        write_durably(path, lambda temporary: pq.write_table(table, temporary))
-        files[str(path.relative_to(self.root))] = path
-        journal = {
-            name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
-            for name, file in sorted(files.items())
+            pieces.append((group, "safetensors", laid_out(tensors)))
+        pieces.append(("prompts", "parquet", [memoryview(_table(entries))]))
+        with disk_errors(self.root):
+            found = self._place(shard, pieces)
+        won = Journal(shard, len(entries), found, errors).commit(self.root)
+        if not won:
+            self._withdraw(shard, set(found))
+        return won
+
+    def _place(
+        self, shard: int, pieces: list[tuple[str, str, list[memoryview]]]
+    ) -> dict[str, dict[str, Any]]:
+        """Put a shard's files on the disk under their final names; syncing overlaps writing."""
+        placed: dict[str, dict[str, Any]] = {}
+        waiting: list[tuple[int, Path, Path]] = []
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                synced = []
+                for group, kind, parts in pieces:
+                    label = self.root / group / f"{shard:05d}.{kind}"
+                    files.make_folder(label.parent)
+                    temporary = temporary_name(label)
+                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                    waiting.append((descriptor, temporary, label))
+                    digest = hashlib.sha256()
+                    for part in parts:
+                        for start in range(0, len(part), _CHUNK):
+                            digest.update(part[start : start + _CHUNK])
+                            files.write(descriptor, part[start : start + _CHUNK], label)
+                    synced.append(pool.submit(files.sync, descriptor, label))
+                    path = label.with_name(f"{label.stem}-{digest.hexdigest()[:_HASHED]}.{kind}")
+                    waiting[-1] = (descriptor, temporary, path)
+                    placed[str(path.relative_to(self.root))] = {
+                        "bytes": sum(map(len, parts)),
+                        "sha256": digest.hexdigest(),
+                    }
+                for done in synced:
+                    done.result()
+                for _, temporary, path in waiting:
+                    files.replace(temporary, path)
+                folders = [pool.submit(files.sync_folder, p.parent) for *_, p in waiting]
+                for done in folders:
+                    done.result()
+        finally:
+            for descriptor, temporary, _path in waiting:
+                os.close(descriptor)
+                files.remove(temporary)
+        return dict(sorted(placed.items()))
+
+    def _withdraw(self, shard: int, mine: set[str]) -> None:
+        """Remove files of a shard that another writer has committed with other content."""
+        winner = Journal.read(self.root, shard, self.manifest.shard_size).files
+        for name in mine - set(winner):
+            files.remove(self.root / name)
+
+
+def predicted_bytes(manifest: Manifest, rows: int) -> int:
+    """Bytes on disk that so many trajectories will need; a little more than the arrays."""
+    return rows * (manifest.row_bytes + _ROW_OVERHEAD)
+
+
+def _table(entries: Sequence[Entry]) -> bytes:
+    table = pa.table(
+        {
+            "index": pa.array([entry.index for entry in entries], pa.int64()),
+            "prompt": pa.array([entry.prompt for entry in entries], pa.string()),
+            "noise_id": pa.array([entry.noise_id for entry in entries], pa.int64()),
         }
-        write_json(journal_path(self.root, shard), journal)
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()

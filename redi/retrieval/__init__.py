@@ -1,6 +1,8 @@
 """Retrieval: which trajectories are near, and what they say about the latents at the value step."""
 
 from redi.retrieval.estimators import DEFAULT_WEIGHTS, ESTIMATORS, Jump, straight
+from redi.retrieval.indexed import IndexedSearch
+from redi.retrieval.opening import open_search
 from redi.retrieval.search import ExactSearch, Found
 from redi.retrieval.weights import WEIGHTS
 
@@ -10,6 +12,8 @@ __all__ = [
     "WEIGHTS",
     "ExactSearch",
     "Found",
+    "IndexedSearch",
     "Jump",
+    "open_search",
     "straight",
 ]

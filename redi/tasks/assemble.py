@@ -19,9 +19,11 @@ from redi.data.scenes import Scene, compositions, prompts
 from redi.errors import UsageError
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
+from redi.knowledge_base.precision import precision
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.retrieval.kinds import INDEXES
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.tasks.engine import check_trainer
 
@@ -94,9 +96,17 @@ def check(config: Config) -> Setting:
     noise_from(config)
     stored_steps(config, setting)
     correction_steps(config)
+    precisions(config)
+    if config.retrieval.index not in INDEXES:
+        raise UsageError(
+            f"retrieval.index={config.retrieval.index!r} is unknown; use one of "
+            f"{', '.join(INDEXES)}"
+        )
     size = config.kb.shard_size
     prompts_from(config.data, "query", config.data.num_queries)
-    prompts_from(config.data, "kb", -(-config.kb.size // size) * size)  # whole shards
+    prompts_from(
+        config.data, "kb", -(-(config.kb.first + config.kb.size) // size) * size
+    )  # whole shards
     return setting
 
 
@@ -196,24 +206,33 @@ def correction_steps(config: Config) -> list[int]:
     return sorted({step for steps in budgets for step in steps if step})
 
 
+def precisions(config: Config) -> tuple[str, str]:
+    """Stored types of keys and of values."""
+    return (
+        precision("kb.key_precision", config.kb.key_precision, ("full", "half")),
+        precision("kb.value_precision", config.kb.value_precision, ("full", "half", "int8")),
+    )
+
+
 def manifest_from(
     config: Config, setting: Setting, model: TextToImageModel, sampler: Sampler
 ) -> Manifest:
     """Identity and layout of the KB that this configuration needs."""
     steps = stored_steps(config, setting)
     shape = model.latent_shape
+    key, value = precisions(config)
     columns = [
-        Column(step_group(setting.key_step), "latents", shape),
-        Column(step_group(setting.key_step), "prediction", shape),
-        Column("prompt", "embedding", (model.text_encoder.config.hidden_size,)),
+        Column(step_group(setting.key_step), "latents", shape, key),
+        Column(step_group(setting.key_step), "prediction", shape, value),
+        Column("prompt", "embedding", (model.text_encoder.config.hidden_size,), key),
     ]
     levels = correction_steps(config)
-    columns += [Column(step_group(s), "latents", shape) for s in levels if s not in steps]
+    columns += [Column(step_group(s), "latents", shape, value) for s in levels if s not in steps]
     for step in steps[1:]:
-        columns.append(Column(step_group(step), "latents", shape))
+        columns.append(Column(step_group(step), "latents", shape, value))
         carried = sampler.history_after(step)
         if config.kb.store_history and carried and step < sampler.num_steps:
-            columns.append(Column(step_group(step), "history", (carried, *shape)))
+            columns.append(Column(step_group(step), "history", (carried, *shape), value))
     identity = _identity(config, steps, model, sampler)
     return Manifest(identity, tuple(columns), config.kb.shard_size)
 

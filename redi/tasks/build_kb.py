@@ -14,8 +14,17 @@ from torch.utils.data import DataLoader
 
 from redi.config import Config
 from redi.data.stream import Numbers
+from redi.errors import UsageError
+from redi.files import free_bytes
 from redi.inference import Setting, step_group
-from redi.knowledge_base import Entry, KnowledgeBase, Manifest, Writer, complete_count
+from redi.knowledge_base import (
+    Entry,
+    KnowledgeBase,
+    Manifest,
+    Writer,
+    all_shards,
+    predicted_bytes,
+)
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
 from redi.tasks.assemble import (
@@ -99,28 +108,52 @@ def build(
 
     With `may_build` false a KB that is too small is refused.
     """
+    if config.kb.first:
+        raise UsageError(
+            f"kb.first={config.kb.first} is for 'redi kb build' only: build the parts, "
+            "'redi kb merge' them, and name the result with kb.dir"
+        )
     sampler = sampler_from(config, model)
     sampler.check_jump(setting.value_step, setting.resume)
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
-    if not may_build:
+    if may_build and not _is_subset(root):
+        make(config, manifest, root, model, say)
+    else:
         manifest.require_same(Manifest.read(root), root)
-        return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
-    todo = Writer(root, manifest, versions()).missing(config.kb.size)
-    if todo:
-        rows = len(todo) * manifest.shard_size
-        ready = complete_count(root, manifest)
-        say(
-            f"Building {rows} trajectories ({rows * manifest.row_bytes / 1e6:.1f} MB) in {root}"
-            + (f", {ready} are there already" if ready else "")
-        )
-        task = BuildKnowledgeBase(config, manifest, root)
-        trainer = trainer_from(config.trainer, [progress_bar("knowledge base")])
-        if trainer.world_size == 1:
-            task.model = model
-        loader: DataLoader[Any] = DataLoader(Numbers(todo), batch_size=1)
-        trainer.predict(task, loader, return_predictions=False)
     return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
+
+
+def make(
+    config: Config,
+    manifest: Manifest,
+    root: Path,
+    model: TextToImageModel,
+    say: Callable[[str], None],
+) -> None:
+    """Make the trajectories `kb.first` to `kb.first + kb.size - 1` that `root` lacks."""
+    todo = Writer(root, manifest, versions()).missing(config.kb.size, config.kb.first)
+    if not todo:
+        return
+    rows = len(todo) * manifest.shard_size
+    ready = sum(s not in todo for s in all_shards(root)) * manifest.shard_size
+    say(
+        f"Building {rows} trajectories in {root}"
+        + (f", {ready} are there already" if ready else "")
+        + f": {predicted_bytes(manifest, rows) / 1e6:.2f} MB to write, "
+        f"{free_bytes(root) / 1e9:.1f} GB free"
+    )
+    task = BuildKnowledgeBase(config, manifest, root)
+    trainer = trainer_from(config.trainer, [progress_bar("knowledge base")])
+    if trainer.world_size == 1:
+        task.model = model
+    loader: DataLoader[Any] = DataLoader(Numbers(todo), batch_size=1)
+    trainer.predict(task, loader, return_predictions=False)
+
+
+def _is_subset(root: Path) -> bool:
+    """A subset is complete as it is: nothing is built into it."""
+    return (root / "manifest.json").is_file() and Manifest.read(root).origin is not None
 
 
 def kb_root(config: Config, manifest: Manifest) -> Path:

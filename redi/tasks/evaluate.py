@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
@@ -15,9 +16,10 @@ from redi.config import Config
 from redi.data.noise import NoisePolicy
 from redi.data.stream import Numbers
 from redi.errors import UsageError
-from redi.inference import JUMPS, Outcome, ReDi, Setting, run_plain
+from redi.inference import JUMPS, Outcome, ReDi, Setting, run_plain, step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel
+from redi.retrieval import open_search
 from redi.samplers import SAMPLERS, Sampler
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.tasks.corrected import CorrectedMethods
@@ -71,7 +73,18 @@ class Evaluate(LightningModule):
         self.noise: NoisePolicy = noise_from(config)
         kb = KnowledgeBase(self.kb_root, config.kb.size, config.kb.check_hashes)
         partitions = kb.noise_ids * (self.noise.policy == "bank")
-        self.redi = ReDi(self.model, self.sampler, kb, partitions, self.setting, config.seed)
+        search = open_search(
+            kb,
+            step_group(self.setting.key_step),
+            "latents",
+            partitions,
+            config.retrieval.index,
+            config.retrieval.rebuild_index,
+            rank_zero_only(print),
+        )
+        self.redi = ReDi(
+            self.model, self.sampler, kb, partitions, self.setting, config.seed, search
+        )
         k, v, n = self.setting.key_step, self.setting.value_step, self.sampler.num_steps
         calls = self.sampler.calls(0, k) + self.sampler.calls(v, n)
         self.plain = equal_calls(config, self.model, calls) if self.wants("plain") else None

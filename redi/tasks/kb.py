@@ -1,4 +1,4 @@
-"""`redi kb build | info | verify`."""
+"""`redi kb build | info | verify | index | search`: the KB that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,47 +8,112 @@ from rich.console import Console
 from rich.table import Table
 
 from redi.config import Config
-from redi.knowledge_base import KnowledgeBase, Manifest, complete_count, verify
+from redi.errors import UsageError
+from redi.files import free_bytes
+from redi.inference import step_group
+from redi.knowledge_base import (
+    Journal,
+    KnowledgeBase,
+    Manifest,
+    all_shards,
+    leftovers,
+    stated_error,
+    verify,
+)
+from redi.retrieval.opening import open_search
 from redi.tasks.assemble import check, manifest_from, model_from, sampler_from
-from redi.tasks.build_kb import build, kb_root
+from redi.tasks.build_kb import kb_root, make
+from redi.tasks.kb_search import search_prompt
 
 
-def kb_action(action: str, config: Config, console: Console) -> None:
-    """Build, describe or check the KB that a configuration names."""
-    setting = check(config)
-    if config.kb.dir is not None and action != "build":
-        root = Path(config.kb.dir)
-    else:
-        sampling = config.sampling
-        model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
-        if action == "build":
-            root = build(config, setting, model, console.print).root
-        else:
-            manifest = manifest_from(config, setting, model, sampler_from(config, model))
-            root = kb_root(config, manifest)
-    manifest = Manifest.read(root)
+def kb_action(action: str, config: Config, console: Console, prompt: str = "") -> None:
+    """Build, describe, check, index or search the KB that a configuration names."""
+    root = _root(action, config, console)
     if action == "verify":
-        shards = range(manifest.shards(complete_count(root, manifest)))
-        files = verify(root, shards)
-        console.print(f"{files} files of {len(shards)} shards are as they were written: {root}")
-        return
-    console.print(_table(KnowledgeBase(root, hashes=False)))
+        verify_folder(root, console)
+    elif action in ("build", "info"):
+        describe(root, console)
+    else:
+        given = None if config.kb.dir is not None and action == "search" else config.kb.size
+        kb = KnowledgeBase(root, given, config.kb.check_hashes)
+        if action == "search":
+            search_prompt(prompt, config, kb, console)
+        else:
+            _index(kb, config, console)
 
 
-def _table(kb: KnowledgeBase) -> Table:
+def _root(action: str, config: Config, console: Console) -> Path:
+    """The KB's folder, after building it where that is asked for."""
+    if config.kb.dir is not None and action != "build":
+        return Path(config.kb.dir)
+    setting, sampling = check(config), config.sampling
+    model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
+    manifest = manifest_from(config, setting, model, sampler_from(config, model))
+    root = kb_root(config, manifest)
+    if action == "build":
+        make(config, manifest, root, model, console.print)
+    return root
+
+
+def _index(kb: KnowledgeBase, config: Config, console: Console) -> None:
     identity = kb.manifest.identity
-    table = Table(title=str(kb.root), show_header=False)
+    if "key_step" not in identity:
+        raise UsageError(f"the KB {str(kb.root)!r} does not say its key step: build it again")
+    bank = identity.get("noise_policy") == "bank"
+    group = step_group(identity["key_step"])
+    partitions = kb.noise_ids * bank
+    open_search(kb, group, "latents", partitions, config.retrieval.index, True, console.print)
+
+
+def verify_folder(root: Path, console: Console) -> None:
+    """Check every hash, and say what belongs to no shard."""
+    manifest, shards = Manifest.read(root), all_shards(root)
+    checked = verify(root, shards)
+    console.print(f"{checked} files of {len(shards)} shards are as they were written: {root}")
+    journals = [Journal.read(root, shard, manifest.shard_size) for shard in shards]
+    for path in leftovers(root, journals):
+        console.print(f"Never committed, safe to delete when nobody writes: {path}")
+
+
+def describe(root: Path, console: Console) -> None:
+    """Print what a KB, or a part of one, holds and what it costs."""
+    manifest, shards = Manifest.read(root), all_shards(root)
+    size, identity = manifest.shard_size, manifest.identity
+    journals = [Journal.read(root, shard, size) for shard in shards]
+    count, used = sum(j.rows for j in journals), sum(j.bytes for j in journals)
+    table = Table(title=str(root), show_header=False)
     rows = {
-        "trajectories": f"{len(kb)} in {len(kb.shards)} shards",
-        "on disk": f"{kb.disk_bytes / 1e6:.2f} MB, {kb.disk_bytes / len(kb) / 1e3:.1f} kB each",
-        "sampler": f"{identity['sampler']}, {identity['steps']} steps",
-        "stored steps": ", ".join(map(str, identity["stored_steps"])),
-        "guidance scale": str(identity["guidance_scale"]),
-        "noise": f"{identity['noise_policy']}, seed {identity['noise_seed']}",
-        "model": identity["model_hash"][:12],
-        "content": kb.content_hash[:12],
-        "first prompt": kb.prompts[0],
+        "trajectories": f"{count} in {len(shards)} shards{_range(shards, size)}",
+        "origin": f"subset {manifest.origin}" if manifest.origin else "whole shards of its recipe",
+        "disk use": f"{used / 1e6:.2f} MB, {used / max(count, 1) / 1e3:.1f} kB each, "
+        f"indexes {_index_bytes(root) / 1e6:.2f} MB, {free_bytes(root) / 1e9:.1f} GB free",
+        "sampler": f"{identity.get('sampler')}, {identity.get('steps')} steps",
+        "stored steps": ", ".join(map(str, identity.get("stored_steps", []))),
+        "guidance scale": str(identity.get("guidance_scale")),
+        "noise": f"{identity.get('noise_policy')}, {identity.get('noise_bank_size')} noises, "
+        f"seed {identity.get('noise_seed')}",
+        "model": str(identity.get("model_hash"))[:12],
     }
+    if shards and shards[0] == 0:
+        kb = KnowledgeBase(root, hashes=False)
+        rows["content"] = kb.content_hash[:12]
+        rows["prompts"] = f"{len(set(kb.prompts))} different, first: {kb.prompts[0]}"
+    for column in manifest.columns:
+        name = f"{column.group}/{column.name}"
+        error = stated_error(journals, name)
+        rows[name] = f"{list(column.shape)} {column.dtype}, {column.row_bytes / 1e3:.1f} kB" + (
+            f", relative error {error:.1e}" if column.dtype != "float32" else ", exact"
+        )
     for name, value in rows.items():
         table.add_row(name, value)
-    return table
+    console.print(table)
+
+
+def _range(shards: list[int], size: int) -> str:
+    if not shards or shards == list(range(len(shards))):
+        return ""
+    return f", a part: {shards[0] * size} to {(shards[-1] + 1) * size - 1}; merge it to use it"
+
+
+def _index_bytes(root: Path) -> int:
+    return sum(path.stat().st_size for path in (root / "index").rglob("*") if path.is_file())

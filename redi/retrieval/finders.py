@@ -1,0 +1,108 @@
+"""Finders: which keys may be among the nearest; exact distances decide among them afterwards."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from redi.retrieval.keys import Keys
+from redi.retrieval.projection import Projection
+
+WIDTH = 64  # numbers per key: 63 components and the length of the rest
+_SAMPLE = 1024  # keys that the components are fitted on
+_BLOCK = 1024  # keys read at a time
+
+
+class Finder(Protocol):
+    """Proposes rows of one part of the keys."""
+
+    def find(self, queries: Tensor, count: int) -> Tensor:
+        """int64 (B, count) positions among the part's members for queries (B, D); -1: none."""
+
+
+class Scan:
+    """Every member is compared, block by block; in float32, on centred keys."""
+
+    def __init__(self, keys: Keys, members: np.ndarray) -> None:
+        self.keys, self.members = keys, torch.from_numpy(members)
+        self.centre = keys[self.members[:_BLOCK]].mean(0)
+
+    def find(self, queries: Tensor, count: int) -> Tensor:
+        asked = queries - self.centre
+        best = torch.empty(len(queries), 0)
+        rows = torch.empty(len(queries), 0, dtype=torch.int64)
+        for first in range(0, len(self.members), _BLOCK):
+            keys = _rows(self.keys, self.members[first : first + _BLOCK]).sub_(self.centre)
+            scores = torch.linalg.vector_norm(keys, dim=1).square() - 2 * (asked @ keys.T)
+            mine = torch.arange(first, first + len(keys)).expand(len(queries), -1)
+            best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
+            best, order = best.topk(min(count, best.shape[1]), 1, largest=False)
+            rows = rows.gather(1, order)
+        return rows
+
+
+class Components:
+    """Every member is compared in its principal components, on the GPU where there is one."""
+
+    def __init__(self, projection: Projection, coordinates: Tensor) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.projection = projection
+        self.coordinates = coordinates.to(device)
+        self.squares = self.coordinates.square().sum(1)
+
+    def find(self, queries: Tensor, count: int) -> Tensor:
+        asked = self.projection(queries).to(self.coordinates.device)
+        scores = self.squares - 2 * (asked @ self.coordinates.T)
+        return scores.topk(min(count, len(self.squares)), 1, largest=False).indices.cpu()
+
+
+class Partial:
+    """Some members are compared, in their principal components: cells or a graph (FAISS)."""
+
+    def __init__(self, projection: Projection, index: faiss.Index) -> None:
+        self.projection, self.index = projection, index
+
+    def find(self, queries: Tensor, count: int) -> Tensor:
+        asked = self.projection(queries).numpy()
+        return torch.from_numpy(self.index.search(asked, count)[1])
+
+
+def project(keys: Keys, members: np.ndarray, width: int = WIDTH) -> tuple[Projection, Tensor]:
+    """Components fitted on a sample of the members, and the coordinates of all of them."""
+    rows = torch.from_numpy(members)
+    drawn = np.random.default_rng(0).permutation(len(members))[:_SAMPLE]
+    projection = Projection.fit(keys[rows[torch.from_numpy(np.sort(drawn))]], width)
+    parts = [projection(_rows(keys, rows[i : i + _BLOCK])) for i in range(0, len(rows), _BLOCK)]
+    return projection, torch.cat(parts)
+
+
+def _rows(keys: Keys, rows: Tensor) -> Tensor:
+    """Keys of ascending rows; in one read where they follow each other."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    return keys.block(first, last) if last - first == len(rows) else keys[rows]
+
+
+def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
+    """A FAISS index of `kind` over coordinates (N, width), trained on them alone."""
+    width = coordinates.shape[1]
+    if kind == "hnsw":
+        graph = faiss.IndexHNSWFlat(width, 32)
+        graph.hnsw.efConstruction = 80
+        graph.hnsw.efSearch = 96
+        graph.add(coordinates)
+        return graph
+    count = len(coordinates)
+    cells = max(1, min(int(4 * sqrt(count)), count // 40))
+    # FAISS's own inverted lists: "Flat" as they are, 8 bits a number, or 8 bits for two numbers
+    codes = {"ivf": "Flat", "sq": "SQ8", "pq": f"PQ{width // 2}x{8 if count >= 10_000 else 4}"}
+    index: Any = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
+    index.cp.min_points_per_centroid = 1  # small parts are as good as they can be
+    index.nprobe = min(cells, max(8, cells // 16))
+    index.train(coordinates)
+    index.add(coordinates)
+    return index

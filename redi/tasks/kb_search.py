@@ -1,0 +1,111 @@
+"""`redi kb search`: the nearest trajectories of one prompt, as a table and a picture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from redi.config import Config
+from redi.data.stream import to_pixels
+from redi.errors import UsageError
+from redi.inference import run_plain, step_group
+from redi.knowledge_base import KnowledgeBase
+from redi.report.sheets import SheetRow, sheet
+from redi.retrieval.opening import open_search
+from redi.tasks.assemble import model_from, noise_from, sampler_from
+
+_SHOWN = 6
+
+
+def adopt(config: Config, kb: KnowledgeBase) -> Config:
+    """The configuration with the setting that the KB was built with."""
+    identity = kb.manifest.identity
+    try:
+        return replace(
+            config,
+            sampler=replace(
+                config.sampler,
+                name=identity["sampler"],
+                timestep_spacing=identity["scheduler"]["timestep_spacing"],
+            ),
+            sampling=replace(
+                config.sampling,
+                steps=identity["steps"],
+                guidance_scale=identity["guidance_scale"],
+                negative_prompt=identity["negative_prompt"],
+            ),
+            model=replace(
+                config.model, dtype=identity["model_dtype"], batch_size=identity["batch_size"]
+            ),
+            noise=replace(
+                config.noise,
+                policy=identity["noise_policy"],
+                bank_size=identity["noise_bank_size"],
+                seed=identity["noise_seed"],
+            ),
+            kb=replace(config.kb, key_step=identity["key_step"]),
+        )
+    except KeyError as error:
+        raise UsageError(
+            f"the KB {str(kb.root)!r} does not say its {error}: it was not made by 'redi kb build'"
+        ) from None
+
+
+def search_prompt(prompt: str, config: Config, kb: KnowledgeBase, console: Console) -> Path:
+    """Print the nearest trajectories of `prompt` and write their final pictures; its path."""
+    config = adopt(config, kb)
+    sampling = config.sampling
+    model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
+    if model.identity()["model_hash"] != kb.manifest.identity["model_hash"]:
+        raise UsageError(
+            f"kb.dir={str(kb.root)!r} was built with another model: name that one with "
+            "model=local model.path=DIR"
+        )
+    sampler, noise = sampler_from(config, model), noise_from(config)
+    key_step, query_id = config.kb.key_step, noise.query_id(0)
+    own = run_plain(
+        model,
+        sampler,
+        model.encode([prompt]),
+        noise.draw([query_id], model.latent_shape).to(model.device),
+        (key_step,),
+    )
+    search = open_search(
+        kb,
+        step_group(key_step),
+        "latents",
+        kb.noise_ids * (noise.policy == "bank"),
+        config.retrieval.index,
+        config.retrieval.rebuild_index,
+        console.print,
+    )
+    wanted = config.retrieval.neighbours if config.retrieval.neighbours > 1 else _SHOWN
+    count = min(wanted, search.smallest_partition())
+    found = search.search(own.watched[key_step], [noise.partition(query_id)], count)
+    rows, distances = found.rows[0].tolist(), found.distances[0].tolist()
+    finished = kb.gather(step_group(sampler.num_steps), "latents", found.rows[0])
+    pictures = to_pixels(
+        model.decode(torch.cat([own.latents.cpu(), finished]).to(model.device)).cpu()
+    )
+    table = Table(title=f"nearest to {prompt!r} after {key_step} of {sampler.num_steps} steps")
+    for heading in ("rank", "trajectory", "distance", "prompt"):
+        table.add_column(heading)
+    for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), 1):
+        table.add_row(str(rank), str(kb.indices[row]), f"{distance:.3f}", kb.prompts[row])
+    console.print(table)
+    names = ["own", *(str(rank + 1) for rank in range(count))]
+    notes = {
+        name: f"{distance:.2f}: {kb.prompts[row]}"
+        for name, row, distance in zip(names[1:], rows, distances, strict=True)
+    }
+    shown = SheetRow(prompt, dict(zip(names, pictures, strict=True)), notes)
+    folder = Path(config.run_dir or "outputs/search")
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] + ".png")
+    sheet([shown], path, names, {"own": "its own full run"})
+    console.print(f"Picture: {path}")
+    return path

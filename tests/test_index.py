@@ -1,0 +1,150 @@
+"""Indexes: what they find against brute force, what they keep, what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redi.errors import UsageError
+from redi.files import read_json
+from redi.knowledge_base import Column, Entry, KnowledgeBase, Manifest, Writer
+from redi.retrieval import ExactSearch, IndexedSearch, open_search
+from redi.retrieval.finders import Scan
+from redi.retrieval.indexed import IndexedSearch as Search
+from redi.retrieval.keys import ArrayKeys
+from redi.retrieval.kinds import INDEXES, resolve
+from redi.retrieval.opening import build_index, finders_from, scans
+from redi.retrieval.projection import Projection
+
+PARTIAL = [kind for kind in INDEXES if kind not in ("auto", "flat")]
+
+
+def synthetic(count: int, seed: int = 0) -> torch.Tensor:
+    """A large common part, low-rank effects, a little noise: (count, 2, 8, 8)."""
+    rng = np.random.default_rng(7)
+    common, effects = 10 * rng.normal(size=128), rng.normal(size=(12, 128))
+    own = np.random.default_rng(seed)
+    keys = common + own.normal(size=(count, 12)) @ effects + 0.05 * own.normal(size=(count, 128))
+    return torch.from_numpy(keys.reshape(count, 2, 8, 8).astype("f4"))
+
+
+def store(root: Path, keys: torch.Tensor, dtype: str = "float32") -> KnowledgeBase:
+    size = 50
+    columns = (Column("step_0002", "latents", tuple(keys.shape[1:]), dtype),)
+    writer = Writer(root, Manifest({}, columns, size), {})
+    for shard in range(len(keys) // size):
+        rows = range(shard * size, (shard + 1) * size)
+        entries = [Entry(i, f"prompt {i}", i % 2) for i in rows]
+        part = keys[rows[0] : rows[-1] + 1].numpy()
+        writer.write(shard, {("step_0002", "latents"): part}, entries)
+    return KnowledgeBase(root)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 3), st.integers(0, 99))
+def test_a_scan_equals_exact_search(count: int, neighbours: int, parts: int, seed: int) -> None:
+    keys, asked = synthetic(count, seed), synthetic(4, seed + 100)
+    partitions = np.arange(count) % parts
+    exact = ExactSearch(keys, partitions)
+    scan = Search(ArrayKeys(keys.numpy()), partitions, scans(ArrayKeys(keys.numpy()), partitions))
+    neighbours = min(neighbours, exact.smallest_partition())
+    wanted = [i % min(parts, count) for i in range(4)]
+    one, two = (s.search(asked, wanted, neighbours) for s in (exact, scan))
+    assert torch.equal(one.rows, two.rows) and torch.equal(one.distances, two.distances)
+
+
+def test_a_scan_goes_through_blocks() -> None:
+    keys = synthetic(2500).flatten(1)
+    found = Scan(ArrayKeys(keys.numpy()), np.arange(2500)).find(keys[[0, 1500, 2499]], 1)
+    assert found[:, 0].tolist() == [0, 1500, 2499]
+
+
+def test_projected_distances_never_exceed_the_keys_own() -> None:
+    keys = synthetic(80).flatten(1)
+    projection = Projection.fit(keys[:40], 9)
+    assert torch.allclose(projection.basis.T @ projection.basis, torch.eye(8), atol=1e-5)
+    inside = torch.cdist(projection(keys).double(), projection(keys).double())
+    assert bool((inside <= torch.cdist(keys.double(), keys.double()) + 1e-3).all())
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, "float32") for kind in PARTIAL), ("pca", "float16")]
+)
+def test_an_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, dtype: str) -> None:
+    kb = store(tmp_path, synthetic(600), dtype)
+    asked, partitions = synthetic(20, 1), kb.noise_ids
+    wanted = [i % 2 for i in range(20)]
+    exact = open_search(kb, "step_0002", "latents", partitions, "flat", say=lambda _: None)
+    search = open_search(kb, "step_0002", "latents", partitions, kind, say=lambda _: None)
+    assert isinstance(exact, ExactSearch) and isinstance(search, IndexedSearch)
+    truth, found = exact.search(asked, wanted, 5), search.search(asked, wanted, 5)
+    hits = [
+        len(set(a) & set(b)) for a, b in zip(truth.rows.tolist(), found.rows.tolist(), strict=True)
+    ]
+    assert sum(hits) / 100 >= (1.0 if kind == "pca" else 0.8)
+    direct = kb.column("step_0002", "latents")[found.rows].double() - asked[:, None].double()
+    assert torch.allclose(found.distances, direct.flatten(2).norm(dim=2), rtol=1e-12)
+    assert bool((found.rows % 2 == torch.tensor(wanted)[:, None]).all())
+
+
+def test_an_index_is_kept_refused_when_stale_and_rebuilt_on_request(tmp_path: Path) -> None:
+    kb, said = store(tmp_path, synthetic(200)), list[str]()
+
+    def opened(rebuild: bool = False) -> Search:
+        partitions = np.zeros(len(kb), int)
+        found = open_search(kb, "step_0002", "latents", partitions, "pca", rebuild, said.append)
+        assert isinstance(found, IndexedSearch)
+        return found
+
+    first = opened().search(synthetic(5, 1), [0] * 5, 3)
+    assert "Building the index" in said[-1]
+    again = opened().search(synthetic(5, 1), [0] * 5, 3)
+    assert "Building" not in said[-1] and torch.equal(first.rows, again.rows)
+    (folder,) = (tmp_path / "index").iterdir()
+    arrays = next(folder.glob("arrays-*"))
+    original = arrays.read_bytes()
+    arrays.write_bytes(original[:-5] + bytes([original[-5] ^ 1]) + original[-4:])
+    with pytest.raises(UsageError, match="damaged.*redi kb index"):
+        opened()
+    arrays.write_bytes(original)
+    content = read_json(folder / "index.json", "")
+    (folder / "index.json").write_text(str(content).replace("'", '"').replace("pca", "pcb"))
+    with pytest.raises(UsageError, match="altered"):
+        opened()
+    opened(rebuild=True)
+
+    for path in tmp_path.glob("journal/*"):  # another content under the same name
+        path.unlink()
+    kb = store(tmp_path, synthetic(200, 3))
+    with pytest.raises(UsageError, match="stale.*kb.*redi kb index"):
+        opened()
+    opened(rebuild=True)
+    assert len(list(folder.glob("arrays-*"))) == 1
+    assert len(opened().members[0]) == 200
+
+
+def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    kb = store(tmp_path, synthetic(50))
+    open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
+    assert said == ["Retrieval: flat over 50 keys (auto)"]
+    assert [resolve("auto", n) for n in (2_000, 5_000, 10**5)] == ["flat", "pca", "hnsw"]
+    assert resolve("sq", 10**6) == "sq"
+    with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
+        open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
+
+
+def test_an_index_never_sees_queries() -> None:
+    keys = ArrayKeys(synthetic(300).numpy())
+    tensors = build_index(keys, np.zeros(300, int), "hnsw")
+    search = Search(keys, np.zeros(300, int), finders_from("hnsw", tensors))
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    search.search(synthetic(50, 5), [0] * 50, 3)
+    search.search(100 + synthetic(50, 5), [0] * 50, 3)
+    after = build_index(keys, np.zeros(300, int), "hnsw")
+    assert all(torch.equal(before[name], after[name]) for name in before)
