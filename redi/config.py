@@ -45,6 +45,13 @@ class DataConfig:
     name: str = "scenes"
     num_queries: int = 64
     seed: int = 0
+    #: noises that each query prompt is sampled with; intervals are over prompts
+    repeats: int = 1
+    #: data=scenes only: drawing styles that the KB and the queries use; null: all
+    kb_styles: list[str] | None = None
+    query_styles: list[str] | None = None
+    #: data=scenes only: queries name their style after the jump and not before (stylization)
+    late_style: bool = False
     #: data=file only: text files with the prompts of the KB and of the queries
     kb_file: str | None = None
     query_file: str | None = None
@@ -76,9 +83,10 @@ class KBConfig:
 
 @dataclass
 class RetrievalConfig:
-    #: exactly one of value_step and skip_length; the other is derived
+    #: at most one of value_step, skip_length and skip_share (of all steps); none: half are skipped
     value_step: int | None = None
     skip_length: int | None = None
+    skip_share: float | None = None
     neighbours: int = 1
     #: paper | transport | delta
     estimator: str = "paper"
@@ -90,7 +98,7 @@ class RetrievalConfig:
 
 @dataclass
 class MetricsConfig:
-    #: which groups run: any of fidelity, prompt, distribution, cost
+    #: which groups run: any of cost, fidelity, prompt, distribution, diversity, stylization
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
@@ -139,6 +147,10 @@ class Config:
     baselines: list[str] = field(
         default_factory=lambda: ["plain", "jump", "random", "prompt", "neighbour"]
     )
+    #: numerical precision of the baseline other_precision
+    other_dtype: str = "bfloat16"
+    #: runs without retrieval are kept here and shared by all points that fit; null: not kept
+    reference_root: str | None = "outputs/reference"
     #: where this run writes; null: named by the configuration below outputs/runs
     run_dir: str | None = None
 

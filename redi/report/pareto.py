@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 
 from redi.errors import UsageError
 from redi.files import write_durably
-from redi.report.labels import HEADLINE, METHODS, OBJECT_FIDELITY, Metric
+from redi.report.labels import HEADLINE, METHODS, OBJECT_FIDELITY, REFERENCES, Metric
 from redi.report.results import Point, Results, Value
 
 T = TypeVar("T")
 
 #: Colour-blind safe (Okabe and Ito); colour tells the method, shape and dashes the sampler.
-_COLOURS = {
+COLOURS = {
     "full": "#000000",
     "plain": "#0072B2",
     "redi": "#D55E00",
@@ -26,6 +26,11 @@ _COLOURS = {
     "random": "#E69F00",
     "prompt": "#CC79A7",
     "neighbour": "#009E73",
+    "both": "#B09A00",
+    "switch": "#7A5195",
+    "content": "#A05D38",
+    "other_noise": "#8C8C8C",
+    "other_precision": "#BDBDBD",
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
@@ -55,7 +60,7 @@ def pareto_front(
 
 def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
     """The front in calls and one metric, of the points that have it."""
-    measured = [p for p in points if metric.key in p.values]
+    measured = [p for p in points if metric.key in p.values and p.method not in REFERENCES]
     return pareto_front(
         measured, lambda p: p.nfe, lambda p: p.values[metric.key].mean, metric.higher_is_better
     )
@@ -123,7 +128,7 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
                 point.nfe,
                 value.mean,
                 yerr=_bars(value),
-                color=_COLOURS[point.method],
+                color=COLOURS[point.method],
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=5.5,
                 markeredgecolor="white",
@@ -146,7 +151,7 @@ def _bars(value: Value) -> list[list[float]] | None:
 def _handles(points: Sequence[Point], samplers: Sequence[str]) -> list[Line2D]:
     present = [method for method in METHODS if any(p.method == method for p in points)]
     methods = [
-        Line2D([], [], color=_COLOURS[m], marker="o", linestyle="none", label=METHODS[m])
+        Line2D([], [], color=COLOURS[m], marker="o", linestyle="none", label=METHODS[m])
         for m in present
     ]
     fronts = [

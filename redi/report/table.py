@@ -14,11 +14,13 @@ from rich.text import Text
 from redi.report.labels import (
     CLIP_SCORE,
     DASH,
+    EXTRA,
     FD_SCENE,
     FIDELITY,
     LATENT_ERROR,
     METHODS,
     PSNR,
+    REFERENCES,
     SSIM,
     Metric,
     calls,
@@ -30,7 +32,7 @@ from redi.report.verdict import verdicts
 NOTE = "Bold: the best of all points that take no more calls than a ReDi point."
 _FIDELITY_HEADING = "fidelity %: " + " / ".join(m.title.split()[0] for m in FIDELITY)
 _HEADING_WIDTH = 14  # characters, in a terminal
-_QUALITIES = (PSNR, SSIM, LATENT_ERROR, CLIP_SCORE, FD_SCENE, *FIDELITY)
+_QUALITIES = (PSNR, SSIM, LATENT_ERROR, CLIP_SCORE, FD_SCENE, *FIDELITY, *EXTRA)
 _SETTINGS = {
     "key_step": "k",
     "value_step": "v",
@@ -117,11 +119,16 @@ def _grid(points: Sequence[Point]) -> Grid:
         (CLIP_SCORE.heading, quality(CLIP_SCORE, margin=True)),
         (FD_SCENE.heading, quality(FD_SCENE, margin=True)),
         (_FIDELITY_HEADING, fidelity),
+        *((m.heading, quality(m, margin=True)) for m in EXTRA if _has(points, m)),
         ("ms per image", lambda p: [_number(p.mean("seconds_per_image"), "", 1000)]),
     ]
     columns = names + numbers
     rows = [[cell(point) for _, cell in columns] for point in points]
     return Grid([heading for heading, _ in columns], len(names), rows)
+
+
+def _has(points: Sequence[Point], metric: Metric) -> bool:
+    return any(metric.key in point.values for point in points)
 
 
 def _best(points: Sequence[Point]) -> set[tuple[int, str]]:
@@ -133,7 +140,7 @@ def _best(points: Sequence[Point]) -> set[tuple[int, str]]:
             scores = [
                 (sign * p.values[metric.key].mean, id(p))
                 for p in points
-                if p.nfe <= budget and metric.key in p.values
+                if p.nfe <= budget and metric.key in p.values and p.method not in REFERENCES
             ]
             lead = max((score for score, _ in scores), default=None)
             best |= {(point, metric.key) for score, point in scores if score == lead}

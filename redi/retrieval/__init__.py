@@ -1,6 +1,7 @@
 """Retrieval: which trajectories are near, and what they say about the latents at the value step."""
 
 from redi.retrieval.estimators import DEFAULT_WEIGHTS, ESTIMATORS, Jump, straight
+from redi.retrieval.joint import JointSearch
 from redi.retrieval.search import ExactSearch, Found
 from redi.retrieval.weights import WEIGHTS
 
@@ -10,6 +11,7 @@ __all__ = [
     "WEIGHTS",
     "ExactSearch",
     "Found",
+    "JointSearch",
     "Jump",
     "straight",
 ]
