@@ -25,7 +25,7 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi train [stage=...]           train the model that ships with redi (autoencoder, diffusion,
                                    evaluator; resumes from its last checkpoint)
   redi theory [model=analytic] ... check the error bounds
-  redi report DIR                  table, plot and summary of a run or sweep directory
+  redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
 Keys people change first:
   sampler=ddim|pndm|dpm_solver|dpm_solver_pp     sampling.steps=40    sampling.guidance_scale=7.5
@@ -209,6 +209,7 @@ def _theory(config: Any) -> None:
 
 
 def _report(arguments: list[str]) -> None:
+    from redi.report.html import html_report
     from redi.report.results import find_runs, load_results
     from redi.report.summary import summarise
     from redi.report.table import print_table
@@ -219,7 +220,9 @@ def _report(arguments: list[str]) -> None:
     for run in find_runs(root):
         print_table(load_results(run, str(run.relative_to(root))), console)
     summarise(root)
+    page = html_report(root)
     console.print(f"Summary: {root}")
+    console.print(f"To be opened in a browser: {page}")
 
 
 if __name__ == "__main__":

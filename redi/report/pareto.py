@@ -69,18 +69,33 @@ def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
 def pareto_plot(results: list[Results], path: Path) -> None:
     """Write a PNG with a panel per headline metric that any point has, over the calls per image.
 
-    Points of all runs; a front line for each sampler; intervals as error bars; the score of real
-    pictures, where the runs agree on it, as a dotted line. Raises UsageError where no point has any
-    of the metrics.
+    Raises UsageError where no point has any of the metrics.
     """
     points = [point for run in results for point in run.points]
     metrics = [m for m in HEADLINE if any(m.key in p.values for p in points)]
     if not metrics:
         wanted = ", ".join(m.key for m in HEADLINE)
         raise UsageError(f"points have none of {wanted}: evaluate with at least one of them")
+    figure = pareto_figure(results, metrics)
+    write_durably(path, lambda temporary: figure.savefig(temporary, dpi=140, format="png"))
+
+
+def pareto_figure(
+    results: list[Results], metrics: Sequence[Metric], legend: str = "outside right upper"
+) -> Figure:
+    """A panel per metric over the calls per image.
+
+    Points of all runs; a front line for each sampler; intervals as error bars; the score of real
+    pictures, where the runs agree on it, as a dotted line. The legend stands beside the panels, or
+    with `outside lower center` below them.
+    """
+    points = [point for run in results for point in run.points]
     samplers = sorted({p.sampler for p in points})
-    width = _PANEL[0] * len(metrics) + _LEGEND
-    figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
+    handles = _handles(points, samplers)
+    beside = "right" in legend
+    width = _PANEL[0] * len(metrics) + (_LEGEND if beside else 0.7)
+    height = _PANEL[1] + (0 if beside else 0.18 * len(handles) / 2 + 0.2)
+    figure = Figure(figsize=(width, height), layout="constrained")
     for axis, metric in zip(
         figure.subplots(1, len(metrics), sharex=True, squeeze=False)[0], metrics, strict=True
     ):
@@ -98,9 +113,13 @@ def pareto_plot(results: list[Results], path: Path) -> None:
                 color=_REAL,
             )
     figure.legend(
-        handles=_handles(points, samplers), loc="outside right upper", frameon=False, fontsize=8.5
+        handles=handles,
+        loc=legend,
+        frameon=False,
+        fontsize=8.5 if beside else 7.5,
+        ncols=1 if beside else 2,
     )
-    write_durably(path, lambda temporary: figure.savefig(temporary, dpi=140, format="png"))
+    return figure
 
 
 def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequence[str]) -> None:
@@ -127,7 +146,7 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
             axis.errorbar(
                 point.nfe,
                 value.mean,
-                yerr=_bars(value),
+                yerr=interval_bars(value),
                 color=COLOURS[point.method],
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=5.5,
@@ -141,7 +160,7 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
     axis.set_xlim(0, 1.06 * max(p.nfe for p in points))
 
 
-def _bars(value: Value) -> list[list[float]] | None:
+def interval_bars(value: Value) -> list[list[float]] | None:
     """Lengths below and above; a percentile interval need not hold the mean."""
     if value.low is None or value.high is None:
         return None

@@ -60,14 +60,16 @@ class Grid:
 
 def print_table(results: Results, console: Console) -> None:
     """Print the table of a run, what real pictures score, and the verdicts."""
-    grid = _grid(results.points)
+    content = grid(results.points)
     table = Table(
         box=box.SIMPLE_HEAD, title=Text(results.run), collapse_padding=True, pad_edge=False
     )
-    for i, heading in enumerate(grid.headings):
+    for i, heading in enumerate(content.headings):
         lines = "\n".join(wrap(heading, _HEADING_WIDTH))
-        table.add_column(Text(lines), justify="left" if i < grid.left else "right", overflow="fold")
-    for row in grid.rows:
+        table.add_column(
+            Text(lines), justify="left" if i < content.left else "right", overflow="fold"
+        )
+    for row in content.rows:
         table.add_row(*(Text.assemble(*map(_styled, cell)) for cell in row))
     console.print(table)
     for line in [NOTE, *_ceiling(results), *verdicts(results)]:
@@ -82,13 +84,13 @@ def markdown_table(results: Results) -> str:
 
 def markdown_points(points: Sequence[Point]) -> str:
     """A Markdown table of points from one or several runs, without a final newline."""
-    grid = _grid(points)
-    rule = ["---" if i < grid.left else "---:" for i in range(len(grid.headings))]
-    rows = [["".join(map(_marked, cell)) for cell in row] for row in grid.rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [grid.headings, rule, *rows])
+    content = grid(points)
+    rule = ["---" if i < content.left else "---:" for i in range(len(content.headings))]
+    rows = [["".join(map(_marked, cell)) for cell in row] for row in content.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [content.headings, rule, *rows])
 
 
-def _grid(points: Sequence[Point]) -> Grid:
+def grid(points: Sequence[Point]) -> Grid:
     """Rows by method, then calls; run and sampler get a column where they differ."""
     ranks = list(METHODS)
     points = sorted(points, key=lambda p: (p.sampler, ranks.index(p.method), p.nfe))
