@@ -123,6 +123,16 @@ class TrainerConfig:
 
 
 @dataclass
+class LoggerConfig:
+    #: csv | wandb | tensorboard | none; all but none also write CSV
+    name: str = "csv"
+    #: logger=wandb only: project, offline | online, and group (null: the folder above the run's)
+    project: str | None = None
+    mode: str | None = None
+    group: str | None = None
+
+
+@dataclass
 class ReportConfig:
     #: prompts shown on the sample sheet
     sheet_rows: int = 8
@@ -141,6 +151,7 @@ class Config:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
     #: methods beside full sampling and ReDi
@@ -214,5 +225,6 @@ def register() -> None:
         "retrieval": RetrievalConfig,
         "metrics": MetricsConfig,
         "trainer": TrainerConfig,
+        "logger": LoggerConfig,
     }.items():
         store.store(group=group, name=f"base_{group}", node=node)

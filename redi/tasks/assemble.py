@@ -19,6 +19,7 @@ from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.models.base import DiffusionModel
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.report.loggers import check_logger
 from redi.samplers import SAMPLERS, Sampler, build_sampler
 from redi.tasks.engine import check_trainer
 
@@ -95,6 +96,7 @@ def check(config: Config) -> Setting:
         if dtype not in _DTYPES:
             raise UsageError(f"{name}={dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
     check_trainer(config.trainer)
+    check_logger(config.logger)
     noise_from(config)
     stored_steps(config, setting)
     size = config.kb.shard_size

@@ -19,7 +19,7 @@ _PACKAGES = (
 
 
 #: keys that say where and how a run is carried out
-_ELSEWHERE = ("run_dir", "trainer", "reference_root")
+_ELSEWHERE = ("run_dir", "trainer", "reference_root", "logger")
 
 
 def versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from redi.inference import JUMPS, Setting
 from redi.metrics.evaluator import Evaluator
 from redi.metrics.intervals import paired_difference
 from redi.report.labels import METHODS as METHOD_LABELS
+from redi.report.loggers import Example, log_point
 from redi.report.pareto import pareto_plot
 from redi.report.results import load_results
 from redi.report.sheets import SheetRow, sheet
@@ -145,6 +146,19 @@ class RunWriter:
                 "points": points,
             },
         )
+        results = load_results(self.run_dir)
+        log_point(
+            config.logger, self.run_dir, results, self._examples(module), markdown_table(results)
+        )
+
+    def _examples(self, module: Evaluate) -> list[Example]:
+        found = []
+        for index in sorted(module.pictures.get("full", {})):
+            images = {m: to_pixels(module.pictures[m][index]) for m in module.pictures}
+            distance = module.table.rows["redi"][index].get("key_distance")
+            told = None if distance is None else float(distance)
+            found.append(Example(module.queries.texts[index], images, told))
+        return found
 
     def _point(self, module: Evaluate, hooks: list[MetricHook], method: str) -> dict[str, Any]:
         config, setting, table = self.config, self.setting, module.table
