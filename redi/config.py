@@ -98,7 +98,8 @@ class RetrievalConfig:
 
 @dataclass
 class MetricsConfig:
-    #: which groups run: any of cost, fidelity, prompt, distribution, diversity, stylization
+    #: which groups run: any of cost, fidelity, prompt, distribution, diversity, stylization, and
+    #: with weights that are not shipped inception (FID, KID), clip (OpenAI's; CMMD), lpips
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
@@ -108,6 +109,11 @@ class MetricsConfig:
     resamples: int = 1000
     #: real pictures that FD-scene compares with
     real_images: int = 2000
+    #: inception and clip: folder of real pictures; null: rendered held-out scenes
+    real_folder: str | None = None
+    #: where weights are looked for, and whether missing ones are downloaded there
+    weights: str = "outputs/weights"
+    download: bool = False
 
 
 @dataclass

@@ -52,8 +52,13 @@ OBJECT_FIDELITY = FIDELITY[0]
 DIVERSITY = Metric("diversity", "diversity")
 CONTENT = Metric("content_score", "content score")
 STYLE = Metric("style_score", "style score")
+LPIPS = Metric("lpips", "LPIPS to full", higher_is_better=False)
+OPENAI_CLIP = Metric("openai_clip_score", "CLIP score (OpenAI)")
+FID = Metric("fid", "FID", higher_is_better=False)
+KID = Metric("kid", "KID", higher_is_better=False)
+CMMD = Metric("cmmd", "CMMD", higher_is_better=False)
 #: Shown where a point has them.
-EXTRA = (DIVERSITY, CONTENT, STYLE)
+EXTRA = (DIVERSITY, CONTENT, STYLE, LPIPS, OPENAI_CLIP, FID, KID, CMMD)
 #: One metric for each question: like the full run, as its prompt asks, like real pictures.
 HEADLINE = (PSNR, CLIP_SCORE, FD_SCENE, OBJECT_FIDELITY)
 

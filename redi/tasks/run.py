@@ -44,9 +44,10 @@ from redi.tasks.hooks import (
     PromptHook,
     StylizationHook,
 )
+from redi.tasks.pretrained import PRETRAINED, pretrained_hooks
 from redi.tasks.provenance import config_hash, git_revision, machine, versions
 
-HOOKS = ("cost", "fidelity", "prompt", "distribution", "diversity", "stylization")
+HOOKS = ("cost", "fidelity", "prompt", "distribution", "diversity", "stylization", *PRETRAINED)
 
 
 def run_name(config: Config, setting: Setting) -> str:
@@ -237,7 +238,11 @@ def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Con
         console.print(f"Already finished, skipped: {folder}")
         _show(folder, console)
         return folder
-    hooks, started = hooks_from(config), time.time()
+    started = time.time()
+    further, notes = pretrained_hooks(config)
+    hooks = [*hooks_from(config), *further]
+    for note in notes:
+        console.print(note, markup=False)
     queries = queries_from(config.data)
     model = model_from(
         config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
