@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from redi.config import Config
 from redi.data.stream import Numbers
+from redi.files import locked
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Entry, KnowledgeBase, Manifest, Writer, complete_count
 from redi.models.text_to_image import TextToImageModel
@@ -105,6 +107,21 @@ def build(
     if not may_build:
         manifest.require_same(Manifest.read(root), root)
         return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
+    alone = config.trainer.devices * config.trainer.num_nodes == 1
+    # points of a parallel sweep share a KB; the processes of one point share its shards instead
+    with locked(root / ".lock") if alone else nullcontext():
+        _complete(config, manifest, root, model, say)
+    return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
+
+
+def _complete(
+    config: Config,
+    manifest: Manifest,
+    root: Path,
+    model: TextToImageModel,
+    say: Callable[[str], None],
+) -> None:
+    """Make the shards that are missing."""
     todo = Writer(root, manifest, versions()).missing(config.kb.size)
     if todo:
         rows = len(todo) * manifest.shard_size
@@ -119,7 +136,6 @@ def build(
             task.model = model
         loader: DataLoader[Any] = DataLoader(Numbers(todo), batch_size=1)
         trainer.predict(task, loader, return_predictions=False)
-    return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
 
 
 def kb_root(config: Config, manifest: Manifest) -> Path:

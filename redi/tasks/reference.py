@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redi.files import write_durably
+from redi.files import locked, write_durably
 from redi.inference import Cost, Outcome, run_plain
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
@@ -48,6 +48,17 @@ class ReferenceRuns:
             self.computed += 1
             return run_plain(self.model, sampler, conditioning, noise, watch)
         path = self.root / f"{self._digest(sampler, conditioning, noise)}.safetensors"
+        with locked(path.with_suffix(".lock")):  # other points of a parallel sweep want it too
+            return self._shared(path, sampler, conditioning, noise, watch)
+
+    def _shared(
+        self,
+        path: Path,
+        sampler: Sampler,
+        conditioning: Conditioning,
+        noise: Tensor,
+        watch: tuple[int, ...],
+    ) -> Outcome:
         kept = _read(path, self.model.device)
         if kept is not None and set(watch) <= set(kept.watched):
             self.read += 1
