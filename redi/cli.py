@@ -18,13 +18,16 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi [run] [key=value ...]       the main job: build a knowledge base, run ReDi and the baselines
                                    on held-out prompts, write a table, pictures, a plot, metrics
   redi -m key=a,b,c ...            the same for every combination (finished points are skipped)
+  redi experiment=NAME             an experiment of conf/experiment, all its points, into
+                                   experiments/NAME
+  redi experiments [NAME ...]      the named experiments, or all, one after the other (resumable)
   redi kb build|info|verify|merge|subset|export|import|index|search ...
                                    only the knowledge base (redi kb --help)
   redi evaluate ...                like run, with a knowledge base that is complete already
   redi train [stage=...]           train the model that ships with redi (autoencoder, diffusion,
                                    evaluator; resumes from its last checkpoint)
   redi theory [model=analytic] ... check the error bounds
-  redi report DIR                  table, plot and summary of a run or sweep directory
+  redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
 Keys people change first:
   sampler=ddim|pndm|pndm_prk|dpm_solver|dpm_solver_pp|dpm_solver_single|unipc|deis|euler|heun
@@ -38,7 +41,7 @@ Keys people change first:
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
 """
 
-VERBS = ("run", "kb", "evaluate", "train", "theory", "report")
+VERBS = ("run", "experiments", "kb", "evaluate", "train", "theory", "report")
 
 
 def main() -> None:
@@ -60,6 +63,8 @@ def main() -> None:
     try:
         if verb == "report":
             _report(rest)
+        elif verb == "experiments":
+            _experiments(rest)
         elif verb == "kb":
             _kb(rest)
         elif verb == "train":
@@ -91,7 +96,7 @@ def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -
     from omegaconf import OmegaConf
     from transformers.utils import logging as transformers_logging
 
-    from redi.composition import CONF, points
+    from redi.composition import CONF, chosen_experiment, points
     from redi.config import register
 
     diffusers_logging.disable_progress_bar()
@@ -100,8 +105,12 @@ def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -
     for overrides in points(arguments):
         config = _compose(config_name, overrides)
         _check(config)
-    if "-m" in arguments or "--multirun" in arguments:
-        arguments = _sweep_folder(arguments)
+    listing = {"-c", "--cfg"} & set(arguments)
+    experiment = chosen_experiment(arguments)
+    if experiment is not None and not listing:
+        arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
+    if {"-m", "--multirun"} & set(arguments):
+        arguments = _sweep_folder(arguments, experiment)
     sys.argv = [sys.argv[0], *arguments]
 
     def application(config: Any) -> None:
@@ -128,12 +137,19 @@ def _check(config: Any) -> None:
         check(config)
 
 
-def _sweep_folder(arguments: list[str]) -> list[str]:
-    """Give a sweep one folder, named by its overrides or by run_dir, so that it can resume."""
+def _sweep_folder(arguments: list[str], experiment: str | None) -> list[str]:
+    """Give a sweep one folder so that it can resume: run_dir, or named by what is swept.
+
+    An experiment as it is goes to experiments/, with other overrides to outputs/sweeps/.
+    """
     given = [a.partition("=")[2] for a in arguments if a.startswith("run_dir=")]
     kept = [a for a in arguments if not a.startswith("run_dir=")]
     digest = hashlib.sha256(" ".join(sorted(kept)).encode()).hexdigest()[:10]
-    return [*kept, f"hydra.sweep.dir={given[0] if given else f'outputs/sweeps/{digest}'}"]
+    folder = f"outputs/sweeps/{digest}"
+    if experiment is not None:
+        changed = [a for a in kept if "=" in a and not a.startswith(("experiment=", "hydra"))]
+        folder = f"outputs/sweeps/{experiment}-{digest}" if changed else f"experiments/{experiment}"
+    return [*kept, f"hydra.sweep.dir={given[0] if given else folder}"]
 
 
 def _run(config: Any, may_build: bool) -> None:
@@ -173,6 +189,25 @@ def _kb(arguments: list[str]) -> None:
     _hydra("run", rest, job)
 
 
+def _experiments(arguments: list[str]) -> None:
+    """Every named experiment in turn, then what each took."""
+    from redi.composition import experiments
+    from redi.report.times import write_times
+
+    names = [a for a in arguments if "=" not in a and not a.startswith("-")] or experiments()
+    unknown = [name for name in names if name not in experiments()]
+    if unknown:
+        _fail(f"experiment {unknown[0]!r} is unknown; use any of {', '.join(experiments())}")
+    given = [a.partition("=")[2] for a in arguments if a.startswith("run_dir=")]
+    rest = [a for a in arguments if a not in names and not a.startswith("run_dir=")]
+    changed = any("=" in a and not a.startswith("hydra") for a in rest)
+    root = Path(given[0] if given else "outputs/experiments" if changed else "experiments")
+    for name in names:
+        folder = [f"run_dir={root / name}"]
+        _hydra("run", [f"experiment={name}", *rest, *folder], lambda config: _run(config, True))
+    _console().print(write_times(root, names), markup=False)
+
+
 def _train(config: Any) -> None:
     from redi.tasks.train import train
 
@@ -186,6 +221,7 @@ def _theory(config: Any) -> None:
 
 
 def _report(arguments: list[str]) -> None:
+    from redi.report.html import html_report
     from redi.report.results import find_runs, load_results
     from redi.report.summary import summarise
     from redi.report.table import print_table
@@ -196,7 +232,9 @@ def _report(arguments: list[str]) -> None:
     for run in find_runs(root):
         print_table(load_results(run, str(run.relative_to(root))), console)
     summarise(root)
+    page = html_report(root)
     console.print(f"Summary: {root}")
+    console.print(f"To be opened in a browser: {page}")
 
 
 if __name__ == "__main__":

@@ -44,13 +44,42 @@ def points(arguments: list[str]) -> list[list[str]]:
                 f"{override!r} adds or removes a key, and the keys are fixed: "
                 "write key=value; 'redi run --cfg job' lists every key"
             )
-    if not {"-m", "--multirun"} & set(arguments):
+    swept = experiment_sweep(overrides)
+    if not swept and not {"-m", "--multirun"} & set(arguments):
         return [overrides]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = OverridesParser.create().parse_overrides([*swept, *overrides])
         return [list(p) for p in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
     except HydraException as error:
         raise UsageError(_sentence(error, overrides)) from error
+
+
+def experiments() -> list[str]:
+    """Names of the experiments in conf/experiment."""
+    return sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def chosen_experiment(overrides: list[str]) -> str | None:
+    """The experiment that a command line names; a `UsageError` where there is no such file."""
+    names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
+    if not names or names[-1] == "null":
+        return None
+    if names[-1] not in experiments():
+        raise UsageError(
+            f"experiment={names[-1]!r} is unknown; use one of {', '.join(experiments())} "
+            "(several in a row: redi experiments NAME NAME)"
+        )
+    return names[-1]
+
+
+def experiment_sweep(overrides: list[str]) -> list[str]:
+    """What the named experiment varies, as overrides; nothing where none is named."""
+    name = chosen_experiment(overrides)
+    if name is None:
+        return []
+    content = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    params = OmegaConf.select(content, "hydra.sweeper.params")
+    return [f"{key}={value}" for key, value in params.items()]
 
 
 def _sentence(error: Exception, overrides: list[str]) -> str:

@@ -52,6 +52,13 @@ class DataConfig:
     name: str = "scenes"
     num_queries: int = 64
     seed: int = 0
+    #: noises that each query prompt is sampled with; intervals are over prompts
+    repeats: int = 1
+    #: data=scenes only: drawing styles that the KB and the queries use; null: all
+    kb_styles: list[str] | None = None
+    query_styles: list[str] | None = None
+    #: data=scenes only: queries name their style after the jump and not before (stylization)
+    late_style: bool = False
     #: data=file only: text files with the prompts of the KB and of the queries
     kb_file: str | None = None
     query_file: str | None = None
@@ -91,9 +98,10 @@ class KBConfig:
 
 @dataclass
 class RetrievalConfig:
-    #: exactly one of value_step and skip_length; the other is derived
+    #: at most one of value_step, skip_length and skip_share (of all steps); none: half are skipped
     value_step: int | None = None
     skip_length: int | None = None
+    skip_share: float | None = None
     neighbours: int = 1
     #: paper | transport | delta
     estimator: str = "paper"
@@ -138,7 +146,8 @@ class CorrectionConfig:
 
 @dataclass
 class MetricsConfig:
-    #: which groups run: any of fidelity, prompt, distribution, cost
+    #: which groups run: any of cost, fidelity, prompt, distribution, diversity, stylization, and
+    #: with weights that are not shipped inception (FID, KID), clip (OpenAI's; CMMD), lpips
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
@@ -148,6 +157,11 @@ class MetricsConfig:
     resamples: int = 1000
     #: real pictures that FD-scene compares with
     real_images: int = 2000
+    #: inception and clip: folder of real pictures; null: rendered held-out scenes
+    real_folder: str | None = None
+    #: where weights are looked for, and whether missing ones are downloaded there
+    weights: str = "outputs/weights"
+    download: bool = False
 
 
 @dataclass
@@ -160,6 +174,16 @@ class TrainerConfig:
     strategy: str = "auto"
     #: CPU threads per process; null: PyTorch's own choice
     threads: int | None = None
+
+
+@dataclass
+class LoggerConfig:
+    #: csv | wandb | tensorboard | none; all but none also write CSV
+    name: str = "csv"
+    #: logger=wandb only: project, offline | online, and group (null: the folder above the run's)
+    project: str | None = None
+    mode: str | None = None
+    group: str | None = None
 
 
 @dataclass
@@ -182,12 +206,17 @@ class Config:
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
     #: methods beside full sampling and ReDi
     baselines: list[str] = field(
         default_factory=lambda: ["plain", "jump", "random", "prompt", "neighbour"]
     )
+    #: numerical precision of the baseline other_precision
+    other_dtype: str = "bfloat16"
+    #: runs without retrieval are kept here and shared by all points that fit; null: not kept
+    reference_root: str | None = "outputs/reference"
     #: where this run writes; null: named by the configuration below outputs/runs
     run_dir: str | None = None
 
@@ -255,5 +284,6 @@ def register() -> None:
         "metrics": MetricsConfig,
         "trainer": TrainerConfig,
         "theory": TheoryConfig,
+        "logger": LoggerConfig,
     }.items():
         store.store(group=group, name=f"base_{group}", node=node)

@@ -7,6 +7,7 @@ kill the process at any of them.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -83,6 +84,15 @@ def commit_json(path: Path, value: Any) -> bool:
         finally:
             remove(temporary)
     return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for other processes of this machine; a dead one lets go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:

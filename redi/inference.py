@@ -20,6 +20,7 @@ from redi.retrieval import (
     ExactSearch,
     Found,
     IndexedSearch,
+    JointSearch,
     Jump,
     straight,
 )
@@ -31,6 +32,7 @@ JUMPS = {
     "jump": "one straight step, nothing retrieved",
     "random": "trajectories drawn at random",
     "prompt": "nearest trajectories by prompt embedding",
+    "both": "nearest trajectories by latents and prompt embedding together",
     "neighbour": "the nearest trajectory's finished picture",
 }
 
@@ -140,6 +142,8 @@ class Prefix:
     partitions: list[int]
     indices: list[int]
     cost: Cost
+    #: what the remaining updates are asked for, where that is something else
+    afterwards: Conditioning | None = None
 
 
 def run_plain(
@@ -284,21 +288,31 @@ class ReDi(Jumper):
         """Search by prompt embedding in the place of latents."""
         return ExactSearch(self.kb.column("prompt", "embedding"), self.partitions)
 
+    @cached_property
+    def joint_search(self) -> JointSearch:
+        """Both keys at once, each scaled to the spread that it has in the KB."""
+        latents = self.kb.column(self.key_group, "latents")
+        return JointSearch(latents, self.kb.column("prompt", "embedding"), self.partitions)
+
     def start(
         self,
         conditioning: Conditioning,
         noise: Tensor,
         partitions: list[int],
         indices: list[int],
+        afterwards: Conditioning | None = None,
     ) -> Prefix:
-        """Run the first `key_step` updates with the query's own prompt."""
+        """Run the first `key_step` updates with the query's own prompt.
+
+        Retrieval sees that prompt too; `afterwards` replaces it once the jump is made.
+        """
         watch = Stopwatch(self.model)
         state, prediction = self.sampler.initial(noise), noise
         predict = self.model.predictor(conditioning)
         for record in self.sampler.run(state, predict, self.setting.key_step):
             state, prediction = record.state, record.predictions[-1]
         cost = watch.stop(len(conditioning))
-        return Prefix(state, prediction, conditioning, partitions, indices, cost)
+        return Prefix(state, prediction, conditioning, partitions, indices, cost, afterwards)
 
     def finish(self, prefix: Prefix, method: str = "redi") -> Outcome:
         """Jump from the key step with one of `JUMPS` and sample the remaining updates."""
@@ -307,7 +321,8 @@ class ReDi(Jumper):
         retrieval = now(self.model.meter.device) - watch.start
         at_value = None if method == "neighbour" else state.latents
         if state.step < self.sampler.num_steps:
-            state = self.sampler.finish(state, self.model.predictor(prefix.conditioning))
+            asked = prefix.afterwards or prefix.conditioning
+            state = self.sampler.finish(state, self.model.predictor(asked))
         cost = prefix.cost + watch.stop(len(prefix.state), retrieval)
         return Outcome(state.latents, cost, at_value, found)
 
@@ -317,6 +332,10 @@ class ReDi(Jumper):
         if method == "prompt":
             return self.prompt_search.search(
                 prefix.conditioning.embedding, prefix.partitions, count
+            )
+        if method == "both":
+            return self.joint_search.search(
+                prefix.state.latents, prefix.conditioning.embedding, prefix.partitions, count
             )
         nearest = self.search.search(prefix.state.latents, prefix.partitions, count)
         return self._drawn(prefix, count) if method == "random" else nearest

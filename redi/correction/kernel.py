@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -75,8 +75,12 @@ class KernelRidge:
 
     def to(self, device: torch.device) -> KernelRidge:
         """The same map on another device."""
-        moved = (item.to(device) for item in (self.centre, self.inputs, self.coefficients))
-        return KernelRidge(*moved, self.choice, self.scale)
+        return replace(
+            self,
+            centre=self.centre.to(device),
+            inputs=self.inputs.to(device),
+            coefficients=self.coefficients.to(device),
+        )
 
     def lipschitz(self) -> float:
         """A Lipschitz constant of the map, Euclidean norms.
@@ -125,6 +129,5 @@ def fit_kernel(
     if best is None:
         raise ValueError("fit_kernel needs at least one choice")
     _, choice, coefficients, residuals = best
-    tensors = (item.float() for item in (centre, inputs, coefficients))
-    fitted = KernelRidge(*tensors, choice, scale)
+    fitted = KernelRidge(centre.float(), inputs.float(), coefficients.float(), choice, scale)
     return fitted, targets - residuals, errors

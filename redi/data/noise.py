@@ -12,6 +12,7 @@ from redi.errors import UsageError
 
 POLICIES = ("shared", "bank", "per_prompt")
 _QUERY_OFFSET = 1 << 30  # per_prompt: no query shares an id with a KB entry
+_OTHER_OFFSET = 1 << 31  # no noise that a policy hands out
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class NoisePolicy:
         if self.policy == "per_prompt":
             return _QUERY_OFFSET + index
         return self.kb_id(index)
+
+    def other_id(self, index: int) -> int:
+        """Noise id of the run that query `index` is compared with to see what a noise changes."""
+        return _OTHER_OFFSET + index
 
     def partition(self, noise_id: int) -> int:
         """The part of the KB that a query with this noise searches."""

@@ -146,14 +146,24 @@ def sample(split: str, index: int, seed: int = 0) -> tuple[Scene, np.random.Gene
 
 
 def prompts(
-    split: str, count: int, seed: int = 0, omit: tuple[str, ...] = ()
+    split: str,
+    count: int,
+    seed: int = 0,
+    omit: tuple[str, ...] = (),
+    styles: tuple[str, ...] = STYLES,
 ) -> tuple[list[Scene], list[str]]:
     """The first `count` prompts of a split: distinct compositions until the split is used up.
 
     A smaller request is a prefix of a larger one. Past the last composition the list starts over
-    with other wordings.
+    with other wordings. `styles` keeps the compositions in these drawing styles; `omit` leaves
+    attributes unsaid without changing the other words.
     """
-    mine = compositions(split)
+    for style in styles:
+        if style not in STYLES:
+            raise UsageError(f"drawing style {style!r} is unknown; use any of {', '.join(STYLES)}")
+    mine = tuple(scene for scene in compositions(split) if scene.style in styles)
+    if not mine:
+        raise UsageError(f"no drawing style is left: use any of {', '.join(STYLES)}")
     order = np.random.default_rng([seed, 7]).permutation(len(mine))
     scenes = [mine[order[i % len(mine)]] for i in range(count)]
     captions = [

@@ -15,8 +15,15 @@ METHODS = {
     "jump": "one-step jump, no retrieval",
     "random": "random neighbour",
     "prompt": "prompt-embedding neighbour",
+    "both": "neighbour by latents and prompt",
     "neighbour": "neighbour's own image",
+    "switch": "full run, style named late",
+    "content": "full run without the style",
+    "other_noise": "floor: full run, other noise",
+    "other_precision": "floor: full run, other precision",
 }
+#: shown for comparison, no way to spend the calls: never best, in no Pareto front
+REFERENCES = ("switch", "content", "other_noise", "other_precision")
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,16 @@ FIDELITY = tuple(
     for attribute in ("object", "background", "style", "size", "place")
 )
 OBJECT_FIDELITY = FIDELITY[0]
+DIVERSITY = Metric("diversity", "diversity")
+CONTENT = Metric("content_score", "content score")
+STYLE = Metric("style_score", "style score")
+LPIPS = Metric("lpips", "LPIPS to full", higher_is_better=False)
+OPENAI_CLIP = Metric("openai_clip_score", "CLIP score (OpenAI)")
+FID = Metric("fid", "FID", higher_is_better=False)
+KID = Metric("kid", "KID", higher_is_better=False)
+CMMD = Metric("cmmd", "CMMD", higher_is_better=False)
+#: Shown where a point has them.
+EXTRA = (DIVERSITY, CONTENT, STYLE, LPIPS, OPENAI_CLIP, FID, KID, CMMD)
 #: One metric for each question: like the full run, as its prompt asks, like real pictures.
 HEADLINE = (PSNR, CLIP_SCORE, FD_SCENE, OBJECT_FIDELITY)
 

@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 
 from redi.errors import UsageError
 from redi.files import write_durably
-from redi.report.labels import HEADLINE, METHODS, OBJECT_FIDELITY, Metric
+from redi.report.labels import HEADLINE, METHODS, OBJECT_FIDELITY, REFERENCES, Metric
 from redi.report.results import Point, Results, Value
 
 T = TypeVar("T")
 
 #: Colour-blind safe (Okabe and Ito); colour tells the method, shape and dashes the sampler.
-_COLOURS = {
+COLOURS = {
     "full": "#000000",
     "plain": "#0072B2",
     "redi": "#D55E00",
@@ -27,6 +27,11 @@ _COLOURS = {
     "random": "#E69F00",
     "prompt": "#CC79A7",
     "neighbour": "#009E73",
+    "both": "#B09A00",
+    "switch": "#7A5195",
+    "content": "#A05D38",
+    "other_noise": "#8C8C8C",
+    "other_precision": "#BDBDBD",
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
@@ -56,7 +61,7 @@ def pareto_front(
 
 def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
     """The front in calls and one metric, of the points that have it."""
-    measured = [p for p in points if metric.key in p.values]
+    measured = [p for p in points if metric.key in p.values and p.method not in REFERENCES]
     return pareto_front(
         measured, lambda p: p.nfe, lambda p: p.values[metric.key].mean, metric.higher_is_better
     )
@@ -65,18 +70,33 @@ def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
 def pareto_plot(results: list[Results], path: Path) -> None:
     """Write a PNG with a panel per headline metric that any point has, over the calls per image.
 
-    Points of all runs; a front line for each sampler; intervals as error bars; the score of real
-    pictures, where the runs agree on it, as a dotted line. Raises UsageError where no point has any
-    of the metrics.
+    Raises UsageError where no point has any of the metrics.
     """
     points = [point for run in results for point in run.points]
     metrics = [m for m in HEADLINE if any(m.key in p.values for p in points)]
     if not metrics:
         wanted = ", ".join(m.key for m in HEADLINE)
         raise UsageError(f"points have none of {wanted}: evaluate with at least one of them")
+    figure = pareto_figure(results, metrics)
+    write_durably(path, lambda temporary: figure.savefig(temporary, dpi=140, format="png"))
+
+
+def pareto_figure(
+    results: list[Results], metrics: Sequence[Metric], legend: str = "outside right upper"
+) -> Figure:
+    """A panel per metric over the calls per image.
+
+    Points of all runs; a front line for each sampler; intervals as error bars; the score of real
+    pictures, where the runs agree on it, as a dotted line. The legend stands beside the panels, or
+    with `outside lower center` below them.
+    """
+    points = [point for run in results for point in run.points]
     samplers = sorted({p.sampler for p in points})
-    width = _PANEL[0] * len(metrics) + _LEGEND
-    figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
+    handles = _handles(points, samplers)
+    beside = "right" in legend
+    width = _PANEL[0] * len(metrics) + (_LEGEND if beside else 0.7)
+    height = _PANEL[1] + (0 if beside else 0.18 * len(handles) / 2 + 0.2)
+    figure = Figure(figsize=(width, height), layout="constrained")
     for axis, metric in zip(
         figure.subplots(1, len(metrics), sharex=True, squeeze=False)[0], metrics, strict=True
     ):
@@ -94,9 +114,13 @@ def pareto_plot(results: list[Results], path: Path) -> None:
                 color=_REAL,
             )
     figure.legend(
-        handles=_handles(points, samplers), loc="outside right upper", frameon=False, fontsize=8.5
+        handles=handles,
+        loc=legend,
+        frameon=False,
+        fontsize=8.5 if beside else 7.5,
+        ncols=1 if beside else 2,
     )
-    write_durably(path, lambda temporary: figure.savefig(temporary, dpi=140, format="png"))
+    return figure
 
 
 def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequence[str]) -> None:
@@ -123,8 +147,8 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
             axis.errorbar(
                 point.nfe,
                 value.mean,
-                yerr=_bars(value),
-                color=_COLOURS[point.method],
+                yerr=interval_bars(value),
+                color=COLOURS[point.method],
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=5.5,
                 markeredgecolor="white",
@@ -137,7 +161,7 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], samplers: Sequen
     axis.set_xlim(0, 1.06 * max(p.nfe for p in points))
 
 
-def _bars(value: Value) -> list[list[float]] | None:
+def interval_bars(value: Value) -> list[list[float]] | None:
     """Lengths below and above; a percentile interval need not hold the mean."""
     if value.low is None or value.high is None:
         return None
@@ -147,7 +171,7 @@ def _bars(value: Value) -> list[list[float]] | None:
 def _handles(points: Sequence[Point], samplers: Sequence[str]) -> list[Line2D]:
     present = [method for method in METHODS if any(p.method == method for p in points)]
     methods = [
-        Line2D([], [], color=_COLOURS[m], marker="o", linestyle="none", label=METHODS[m])
+        Line2D([], [], color=COLOURS[m], marker="o", linestyle="none", label=METHODS[m])
         for m in present
     ]
     fronts = [

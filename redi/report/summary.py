@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from redi.files import write_durably, write_json
+from redi.report.claim import claims, sentences
+from redi.report.curves import curves_plot
 from redi.report.labels import DASH, HEADLINE, METHODS, calls
 from redi.report.pareto import front_of, pareto_plot
 from redi.report.results import Point, Results, find_runs, load_results
@@ -39,10 +41,13 @@ def summarise(root: Path) -> Summary:
         root / "summary.json", root / "summary.csv", root / "summary.md", root / "pareto.png"
     )
     pareto_plot(runs, paths.plot)
+    curves = root / "curves.png"
+    drawn = curves_plot(runs, curves)
     write_json(paths.json, _json(runs))
     rows = [_row(run, point) for run in runs for point in run.points]
     write_durably(paths.csv, lambda temporary: _write_csv(temporary, rows))
-    text = _markdown(runs, paths.plot.name)
+    told = sentences(claims(list(zip(find_runs(root), runs, strict=True))))
+    text = _markdown(runs, [paths.plot.name] + [curves.name] * drawn, told)
     write_durably(paths.markdown, lambda temporary: _write_text(temporary, text))
     return paths
 
@@ -101,10 +106,11 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def _markdown(runs: Sequence[Results], plot: str) -> str:
+def _markdown(runs: Sequence[Results], plots: Sequence[str], told: Sequence[str]) -> str:
     several = len(runs) > 1
     count = f"{len(runs)} finished run{'s' if several else ''}."
-    parts = ["# Summary", f"{count} {NOTE}", f"![Pareto fronts]({plot})"]
+    parts = ["# Summary", f"{count} {NOTE}", *(f"![{Path(p).stem}]({p})" for p in plots)]
+    parts += ["\n".join(f"- {line}" for line in told)] if told else []
     if several:
         parts.append("Points that differ in nothing but their timing are shown once.")
     for sampler, points in _by_sampler(runs).items():

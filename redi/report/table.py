@@ -14,11 +14,13 @@ from rich.text import Text
 from redi.report.labels import (
     CLIP_SCORE,
     DASH,
+    EXTRA,
     FD_SCENE,
     FIDELITY,
     LATENT_ERROR,
     METHODS,
     PSNR,
+    REFERENCES,
     SSIM,
     Metric,
     calls,
@@ -30,7 +32,7 @@ from redi.report.verdict import verdicts
 NOTE = "Bold: the best of all points that take no more calls than a ReDi point."
 _FIDELITY_HEADING = "fidelity %: " + " / ".join(m.title.split()[0] for m in FIDELITY)
 _HEADING_WIDTH = 14  # characters, in a terminal
-_QUALITIES = (PSNR, SSIM, LATENT_ERROR, CLIP_SCORE, FD_SCENE, *FIDELITY)
+_QUALITIES = (PSNR, SSIM, LATENT_ERROR, CLIP_SCORE, FD_SCENE, *FIDELITY, *EXTRA)
 _SETTINGS = {
     "key_step": "k",
     "value_step": "v",
@@ -58,14 +60,16 @@ class Grid:
 
 def print_table(results: Results, console: Console) -> None:
     """Print the table of a run, what real pictures score, and the verdicts."""
-    grid = _grid(results.points)
+    content = grid(results.points)
     table = Table(
         box=box.SIMPLE_HEAD, title=Text(results.run), collapse_padding=True, pad_edge=False
     )
-    for i, heading in enumerate(grid.headings):
+    for i, heading in enumerate(content.headings):
         lines = "\n".join(wrap(heading, _HEADING_WIDTH))
-        table.add_column(Text(lines), justify="left" if i < grid.left else "right", overflow="fold")
-    for row in grid.rows:
+        table.add_column(
+            Text(lines), justify="left" if i < content.left else "right", overflow="fold"
+        )
+    for row in content.rows:
         table.add_row(*(Text.assemble(*map(_styled, cell)) for cell in row))
     console.print(table)
     for line in [NOTE, *_ceiling(results), *verdicts(results)]:
@@ -80,13 +84,13 @@ def markdown_table(results: Results) -> str:
 
 def markdown_points(points: Sequence[Point]) -> str:
     """A Markdown table of points from one or several runs, without a final newline."""
-    grid = _grid(points)
-    rule = ["---" if i < grid.left else "---:" for i in range(len(grid.headings))]
-    rows = [["".join(map(_marked, cell)) for cell in row] for row in grid.rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [grid.headings, rule, *rows])
+    content = grid(points)
+    rule = ["---" if i < content.left else "---:" for i in range(len(content.headings))]
+    rows = [["".join(map(_marked, cell)) for cell in row] for row in content.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [content.headings, rule, *rows])
 
 
-def _grid(points: Sequence[Point]) -> Grid:
+def grid(points: Sequence[Point]) -> Grid:
     """Rows by method, then calls; run and sampler get a column where they differ."""
     ranks = list(METHODS)
     points = sorted(points, key=lambda p: (p.sampler, ranks.index(p.method), p.nfe))
@@ -117,11 +121,16 @@ def _grid(points: Sequence[Point]) -> Grid:
         (CLIP_SCORE.heading, quality(CLIP_SCORE, margin=True)),
         (FD_SCENE.heading, quality(FD_SCENE, margin=True)),
         (_FIDELITY_HEADING, fidelity),
+        *((m.heading, quality(m, margin=True)) for m in EXTRA if _has(points, m)),
         ("ms per image", lambda p: [_number(p.mean("seconds_per_image"), "", 1000)]),
     ]
     columns = names + numbers
     rows = [[cell(point) for _, cell in columns] for point in points]
     return Grid([heading for heading, _ in columns], len(names), rows)
+
+
+def _has(points: Sequence[Point], metric: Metric) -> bool:
+    return any(metric.key in point.values for point in points)
 
 
 def _best(points: Sequence[Point]) -> set[tuple[int, str]]:
@@ -133,7 +142,7 @@ def _best(points: Sequence[Point]) -> set[tuple[int, str]]:
             scores = [
                 (sign * p.values[metric.key].mean, id(p))
                 for p in points
-                if p.nfe <= budget and metric.key in p.values
+                if p.nfe <= budget and metric.key in p.values and p.method not in REFERENCES
             ]
             lead = max((score for score, _ in scores), default=None)
             best |= {(point, metric.key) for score, point in scores if score == lead}

@@ -2,6 +2,7 @@
 
 from redi.retrieval.estimators import DEFAULT_WEIGHTS, ESTIMATORS, Jump, straight
 from redi.retrieval.indexed import IndexedSearch
+from redi.retrieval.joint import JointSearch
 from redi.retrieval.opening import open_search
 from redi.retrieval.search import ExactSearch, Found
 from redi.retrieval.weights import WEIGHTS
@@ -13,6 +14,7 @@ __all__ = [
     "ExactSearch",
     "Found",
     "IndexedSearch",
+    "JointSearch",
     "Jump",
     "open_search",
     "straight",

@@ -12,7 +12,7 @@ import torch
 
 from redi.config import Config, DataConfig, ModelConfig
 from redi.correction.plan import coarse_steps
-from redi.data.atlas import ASSETS
+from redi.data.atlas import ASSETS, STYLES
 from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
 from redi.data.scenes import Scene, compositions, prompts
@@ -23,6 +23,7 @@ from redi.knowledge_base.precision import precision
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.tasks.engine import check_trainer
@@ -38,6 +39,8 @@ class Prompts:
 
     texts: list[str]
     scenes: list[Scene] | None
+    #: what is said until the jump, where that is something else
+    early: list[str] | None = None
 
 
 def setting_from(config: Config) -> Setting:
@@ -45,11 +48,11 @@ def setting_from(config: Config) -> Setting:
     retrieval, k, n = config.retrieval, config.kb.key_step, config.sampling.steps
     if n < 2:
         raise UsageError(f"sampling.steps={n} is too small: use at least 2")
-    if retrieval.value_step is not None and retrieval.skip_length is not None:
-        raise UsageError(
-            f"retrieval.value_step={retrieval.value_step} and retrieval.skip_length="
-            f"{retrieval.skip_length} say the same thing twice: give only one of them"
-        )
+    names = ("value_step", "skip_length", "skip_share")
+    given = [name for name in names if getattr(retrieval, name) is not None]
+    if len(given) > 1:
+        told = " and ".join(f"retrieval.{name}={getattr(retrieval, name)}" for name in given)
+        raise UsageError(f"{told} say the same thing twice: give only one of them")
     if retrieval.value_step is not None:
         v = retrieval.value_step
     elif retrieval.skip_length is not None:
@@ -58,6 +61,13 @@ def setting_from(config: Config) -> Setting:
             raise UsageError(
                 f"retrieval.skip_length={retrieval.skip_length} from kb.key_step={k} goes past "
                 f"sampling.steps={n}: use at most {n - k}"
+            )
+    elif retrieval.skip_share is not None:
+        v = k + round(retrieval.skip_share * n)
+        if not k < v <= n:
+            raise UsageError(
+                f"retrieval.skip_share={retrieval.skip_share} from kb.key_step={k} leads to step "
+                f"{v} of sampling.steps={n}: use more than 0 and at most {(n - k) / n:.2f}"
             )
     else:
         v = min(k + n // 2, n)
@@ -89,10 +99,11 @@ def check(config: Config) -> Setting:
         raise UsageError(
             f"data.num_queries={config.data.num_queries} is too small: intervals need at least 2"
         )
-    if config.model.dtype not in _DTYPES:
-        known = ", ".join(_DTYPES)
-        raise UsageError(f"model.dtype={config.model.dtype!r} is unknown; use one of {known}")
+    for name, dtype in (("model.dtype", config.model.dtype), ("other_dtype", config.other_dtype)):
+        if dtype not in _DTYPES:
+            raise UsageError(f"{name}={dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
     check_trainer(config.trainer)
+    check_logger(config.logger)
     noise_from(config)
     stored_steps(config, setting)
     correction_steps(config)
@@ -103,7 +114,7 @@ def check(config: Config) -> Setting:
             f"{', '.join(INDEXES)}"
         )
     size = config.kb.shard_size
-    prompts_from(config.data, "query", config.data.num_queries)
+    queries_from(config.data)
     prompts_from(
         config.data, "kb", -(-(config.kb.first + config.kb.size) // size) * size
     )  # whole shards
@@ -144,17 +155,43 @@ def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None
     )
 
 
+def queries_from(config: DataConfig) -> Prompts:
+    """One row per query prompt and noise: row `i` is prompt `i // data.repeats`."""
+    if config.repeats < 1:
+        raise UsageError(f"data.repeats={config.repeats} is too small: use at least 1")
+    found, times = prompts_from(config, "query", config.num_queries), range(config.repeats)
+
+    def repeated(rows: list[Any]) -> list[Any]:
+        return [row for row in rows for _ in times]
+
+    return Prompts(
+        repeated(found.texts),
+        None if found.scenes is None else repeated(found.scenes),
+        None if found.early is None else repeated(found.early),
+    )
+
+
 def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
     """The first `count` prompts of `role` (kb or query)."""
     if config.name == "scenes":
-        limit = len(compositions(role))
-        if role == "query" and count > limit:
+        chosen = config.query_styles if role == "query" else config.kb_styles
+        styles = STYLES if chosen is None else tuple(chosen)
+        limit = sum(scene.style in styles for scene in compositions(role))
+        if role == "query" and count > limit > 0:
             raise UsageError(
                 f"data.num_queries={count} is more than the {limit} held-out compositions: "
                 "use fewer"
             )
-        scenes, texts = prompts(role, count, config.seed)
+        scenes, texts = prompts(role, count, config.seed, styles=styles)
+        if role == "query" and config.late_style:
+            return Prompts(texts, scenes, prompts(role, count, config.seed, ("style",), styles)[1])
         return Prompts(texts, scenes)
+    for name in ("kb_styles", "query_styles", "late_style"):
+        if getattr(config, name):
+            raise UsageError(
+                f"data.{name}={getattr(config, name)} needs prompts with known styles: "
+                "use data=scenes"
+            )
     if config.name == "coco2014":
         return _enough(
             captions(config.root, role, config.seed), f"data.root={config.root!r}", count
@@ -263,4 +300,6 @@ def _identity(
         "data_file": config.data.kb_file,
         "store_history": config.kb.store_history,
     }
+    if config.data.kb_styles is not None:
+        identity["data_styles"] = sorted(config.data.kb_styles)
     return json.loads(json.dumps(identity))  # as it will be read back

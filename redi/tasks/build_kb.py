@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from redi.config import Config
 from redi.data.stream import Numbers
 from redi.errors import UsageError
-from redi.files import free_bytes
+from redi.files import free_bytes, locked
 from redi.inference import Setting, step_group
 from redi.knowledge_base import (
     Entry,
@@ -118,7 +119,10 @@ def build(
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
     if may_build and not _is_subset(root):
-        make(config, manifest, root, model, say)
+        alone = config.trainer.devices * config.trainer.num_nodes == 1
+        # points of a parallel sweep share a KB; the processes of one point share its shards instead
+        with locked(root / ".lock") if alone else nullcontext():
+            make(config, manifest, root, model, say)
     else:
         manifest.require_same(Manifest.read(root), root)
     return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)

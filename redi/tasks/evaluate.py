@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,40 @@ from redi.config import Config
 from redi.data.noise import NoisePolicy
 from redi.data.stream import Numbers
 from redi.errors import UsageError
-from redi.inference import JUMPS, Outcome, ReDi, Setting, run_plain, step_group
+from redi.inference import (
+    JUMPS,
+    Outcome,
+    Prefix,
+    ReDi,
+    Setting,
+    Stopwatch,
+    run_plain,
+    step_group,
+)
 from redi.knowledge_base import KnowledgeBase
+from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import open_search
 from redi.samplers import SAMPLERS, Sampler
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.tasks.corrected import CorrectedMethods
 from redi.tasks.hooks import BatchResult, MetricHook, Table
+from redi.tasks.reference import ReferenceRuns
 
-METHODS: tuple[str, ...] = ("full", "redi", "plain", *(name for name in JUMPS if name != "redi"))
+#: what puts the methods in proportion, and is none itself
+REFERENCES = {
+    "switch": "a full run with the query's early prompt until the key step",
+    "content": "a full run with the query's early prompt alone",
+    "other_noise": "a full run from another noise",
+    "other_precision": "a full run in other_dtype",
+}
+METHODS: tuple[str, ...] = (
+    "full",
+    "redi",
+    "plain",
+    *(name for name in JUMPS if name != "redi"),
+    *REFERENCES,
+)
 
 
 def equal_calls(config: Config, model: TextToImageModel, calls: int) -> Sampler:
@@ -57,7 +82,7 @@ class Evaluate(LightningModule):
         self.config, self.setting, self.queries = config, setting, queries
         self.kb_root, self.shown, self.write = kb_root, shown, write
         self.model: TextToImageModel | None = None
-        self.table = Table()
+        self.table = Table(repeats=config.data.repeats)
         self.pictures: dict[str, dict[int, Tensor]] = {}
         self.result: BatchResult
 
@@ -89,6 +114,18 @@ class Evaluate(LightningModule):
         calls = self.sampler.calls(0, k) + self.sampler.calls(v, n)
         self.plain = equal_calls(config, self.model, calls) if self.wants("plain") else None
         self.corrected = CorrectedMethods(config, kb, self.model)
+        root = None if config.reference_root is None else Path(config.reference_root)
+        self.reference = ReferenceRuns(root, self.model)
+        stored = kb.manifest.identity["stored_steps"]
+        self.watched = tuple(s for s in stored if k < s < n) if root else (v,)
+        if self.wants("other_precision"):
+            sampling = config.sampling
+            other = model_from(
+                replace(config.model, dtype=config.other_dtype),
+                sampling.guidance_scale,
+                sampling.negative_prompt,
+            )
+            self.other = ReferenceRuns(root, other)
 
     def wants(self, method: str) -> bool:
         return method in ("full", "redi", *self.config.baselines)
@@ -109,22 +146,25 @@ class Evaluate(LightningModule):
         noise = self.noise.draw(ids, model.latent_shape).to(model.device)
         partitions = [self.noise.partition(i) for i in ids]
         value_step = self.setting.value_step
+        run = self.reference.run
         outcomes: dict[str, Outcome] = {
-            "full": run_plain(model, self.sampler, conditioning, noise, (value_step,))
+            "full": run(self.sampler, conditioning, noise, self.watched)
         }
-        prefix = self.redi.start(conditioning, noise, partitions, indices)
+        early = self._encode(indices, self.queries.early) if self.queries.early else conditioning
+        prefix = self.redi.start(early, noise, partitions, indices, conditioning)
         for method in METHODS:
             if method == "plain" and self.plain is not None:
-                outcomes[method] = run_plain(model, self.plain, conditioning, noise)
+                outcomes[method] = run(self.plain, conditioning, noise)
             elif method in JUMPS and self.wants(method):
                 outcomes[method] = self.redi.finish(prefix, method)
         outcomes |= self.corrected.outcomes(conditioning, noise, partitions)
+        outcomes |= self._references(indices, conditioning, early, prefix, noise)
         self.result = BatchResult(
             indices,
             list(conditioning.prompts),
             None if self.queries.scenes is None else [self.queries.scenes[i] for i in indices],
             outcomes,
-            {method: model.decode(outcome.latents).cpu() for method, outcome in outcomes.items()},
+            {name: self._decode(name, outcome).cpu() for name, outcome in outcomes.items()},
             value_step,
         )
         for method, images in self.result.images.items():
@@ -146,9 +186,42 @@ class Evaluate(LightningModule):
             hooks = [hook for hook in callbacks if isinstance(hook, MetricHook)]
             self.write(self, hooks)
 
-    def _encode(self, indices: list[int]) -> Any:
+    def _references(
+        self,
+        indices: list[int],
+        conditioning: Conditioning,
+        early: Conditioning,
+        prefix: Prefix,
+        noise: Tensor,
+    ) -> dict[str, Outcome]:
+        """Those of `REFERENCES` that are wanted."""
+        model, found = self.model, {}
+        assert model is not None
+        if self.wants("switch"):
+            watch = Stopwatch(model)
+            state = self.sampler.finish(prefix.state, model.predictor(conditioning))
+            found["switch"] = Outcome(state.latents, prefix.cost + watch.stop(len(indices)))
+        if self.wants("content"):
+            found["content"] = self.reference.run(self.sampler, early, noise)
+        if self.wants("other_noise"):
+            others = [self.noise.other_id(index) for index in indices]
+            drawn = self.noise.draw(others, model.latent_shape).to(model.device)
+            found["other_noise"] = self.reference.run(self.sampler, conditioning, drawn)
+        if self.wants("other_precision"):
+            encoded = self.other.model.encode(conditioning.prompts)
+            outcome = self.other.run(self.sampler, encoded, noise)
+            found["other_precision"] = replace(outcome, latents=outcome.latents.float())
+        return found
+
+    def _decode(self, method: str, outcome: Outcome) -> Tensor:
+        model = self.other.model if method == "other_precision" else self.model
+        assert model is not None
+        return model.decode(outcome.latents)
+
+    def _encode(self, indices: list[int], texts: list[str] | None = None) -> Conditioning:
         assert self.model is not None
-        return self.model.encode([self.queries.texts[index] for index in indices])
+        wanted = self.queries.texts if texts is None else texts
+        return self.model.encode([wanted[index] for index in indices])
 
 
 def query_loader(count: int, batch_size: int) -> DataLoader[Any]:

@@ -19,6 +19,7 @@ from redi.data.scenes import Scene, sample
 from redi.data.stream import to_tensor
 from redi.errors import UsageError
 from redi.inference import Outcome
+from redi.metrics.diversity import pairwise_distance
 from redi.metrics.evaluator import Evaluator
 from redi.metrics.frechet import fit_gaussian, frechet_distance
 from redi.metrics.intervals import Estimate, bootstrap_mean, bootstrap_statistic
@@ -45,6 +46,8 @@ class Table:
     """Per-picture columns by method, rows keyed by query index."""
 
     rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    #: rows in a row that belong to one prompt
+    repeats: int = 1
 
     def add(self, method: str, indices: list[int], columns: Columns) -> None:
         for name, values in columns.items():
@@ -63,6 +66,11 @@ class Table:
         rows = self.rows[method]
         values = [rows[index].get(name) for index in sorted(rows)]
         return None if any(value is None for value in values) else np.array(values)
+
+    def by_prompt(self, method: str, name: str) -> np.ndarray | None:
+        """Means over each prompt's noises (P,), so that intervals are over prompts."""
+        values = self.column(method, name)
+        return None if values is None else values.reshape(-1, self.repeats).mean(1)
 
 
 class MetricHook(Callback):
@@ -153,7 +161,7 @@ class FidelityHook(MetricHook):
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for name in self.names if method != "full" else ():
-            values = table.column(method, name)
+            values = table.by_prompt(method, name)
             if values is not None:
                 fields |= spread(name, bootstrap_mean(values, resamples=self.resamples))
         return fields
@@ -177,7 +185,7 @@ class PromptHook(MetricHook):
 
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         def estimate(name: str) -> Estimate | None:
-            values = table.column(method, name)
+            values = table.by_prompt(method, name)
             return None if values is None else bootstrap_mean(values, resamples=self.resamples)
 
         score = estimate("clip_score")
@@ -200,11 +208,11 @@ class DistributionHook(MetricHook):
     """FD-scene: Fréchet distance of the evaluator's features to those of real scenes."""
 
     def __init__(
-        self, evaluator: Evaluator, real_images: int, num_queries: int, allow_few: bool
+        self, evaluator: Evaluator, real_images: int, pictures: int, allow_few: bool
     ) -> None:
-        if num_queries < evaluator.dimension and not allow_few:
+        if pictures < evaluator.dimension and not allow_few:
             raise UsageError(
-                f"data.num_queries={num_queries} is fewer than the {evaluator.dimension} features "
+                f"data.num_queries={pictures} is fewer than the {evaluator.dimension} features "
                 "of FD-scene: use more queries, metrics.allow_few=true, or leave 'distribution' "
                 "out of metrics.hooks"
             )
@@ -237,12 +245,61 @@ class DistributionHook(MetricHook):
             return {}
         real = fit_gaussian(self.real)
 
-        def statistic(rows: np.ndarray) -> float:
+        def statistic(prompts: np.ndarray) -> float:
+            rows = prompts.reshape(-1, features.shape[1])
             return frechet_distance(fit_gaussian(rows, allow_few=True), real)
 
         fit_gaussian(features, self.allow_few)
+        prompts = features.reshape(len(features) // table.repeats, -1)
         return {
-            **spread("fd_scene", bootstrap_statistic(features, statistic)),
+            **spread("fd_scene", bootstrap_statistic(prompts, statistic)),
             "fd_scene_count": len(features),
             "fd_scene_real_count": len(self.real),
         }
+
+
+class DiversityHook(MetricHook):
+    """Mean pairwise feature distance of a prompt's pictures over its noises."""
+
+    def __init__(self, evaluator: Evaluator, repeats: int, resamples: int) -> None:
+        if repeats < 2:
+            raise UsageError(
+                f"data.repeats={repeats} gives each prompt one picture, and 'diversity' compares "
+                "several: use data.repeats=3 or leave it out of metrics.hooks"
+            )
+        self.evaluator, self.resamples = evaluator, resamples
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        return {
+            method: {"features": self.evaluator.image_features(images).double().cpu().numpy()}
+            for method, images in result.images.items()
+        }
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        features = table.column(method, "features")
+        if features is None:
+            return {}
+        distances = pairwise_distance(features.reshape(-1, table.repeats, features.shape[1]))
+        return spread("diversity", bootstrap_mean(distances, resamples=self.resamples))
+
+
+class StylizationHook(MetricHook):
+    """Was the content kept, was the style taken: shares of attributes that the evaluator sees."""
+
+    content = ("object", "background", "size", "place")
+
+    def __init__(self, resamples: int) -> None:
+        self.resamples = resamples
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        return {}  # PromptHook wrote the columns
+
+    def summarise(self, table: Table, method: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name, attributes in (("content_score", self.content), ("style_score", ("style",))):
+            columns = [table.by_prompt(method, f"correct_{name}") for name in attributes]
+            known = [column for column in columns if column is not None]
+            if len(known) == len(attributes):
+                shares = np.mean(known, axis=0)
+                fields |= spread(name, bootstrap_mean(shares, resamples=self.resamples))
+        return fields

@@ -18,6 +18,10 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+#: keys that say where and how a run is carried out
+_ELSEWHERE = ("run_dir", "trainer", "reference_root", "logger")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
@@ -56,7 +60,7 @@ def machine() -> dict[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Short hash of what determines a run's results (not where they are written)."""
-    relevant = {key: value for key, value in config.items() if key not in ("run_dir", "trainer")}
+    relevant = {key: value for key, value in config.items() if key not in _ELSEWHERE}
     relevant["kb"] = {k: v for k, v in config["kb"].items() if k not in ("dir", "root")}
     text = json.dumps(relevant, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -17,10 +17,11 @@ from redi.config import Config
 from redi.data.stream import to_pixels
 from redi.errors import UsageError
 from redi.files import read_json, write_durably, write_json
-from redi.inference import Setting
+from redi.inference import JUMPS, Setting
 from redi.metrics.evaluator import Evaluator
 from redi.metrics.intervals import paired_difference
 from redi.report.labels import METHODS as METHOD_LABELS
+from redi.report.loggers import Example, log_point
 from redi.report.pareto import pareto_plot
 from redi.report.results import load_results
 from redi.report.sheets import SheetRow, sheet
@@ -29,18 +30,27 @@ from redi.tasks.assemble import (
     EMBEDDED_EVALUATOR,
     check,
     model_from,
-    prompts_from,
+    queries_from,
 )
 from redi.tasks.build_kb import build
 from redi.tasks.corrected import fit_all, recipe_from
 from redi.tasks.engine import progress_bar, trainer_from
 from redi.tasks.evaluate import METHODS, Evaluate, query_loader
-from redi.tasks.hooks import CostHook, DistributionHook, FidelityHook, MetricHook, PromptHook
+from redi.tasks.hooks import (
+    CostHook,
+    DistributionHook,
+    DiversityHook,
+    FidelityHook,
+    MetricHook,
+    PromptHook,
+    StylizationHook,
+)
+from redi.tasks.pretrained import PRETRAINED, pretrained_hooks
 from redi.tasks.provenance import config_hash, git_revision, machine, versions
 
 #: what a query's noise is to the KB, by policy
 NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
-HOOKS = ("cost", "fidelity", "prompt", "distribution")
+HOOKS = ("cost", "fidelity", "prompt", "distribution", "diversity", "stylization", *PRETRAINED)
 
 
 def run_name(config: Config, setting: Setting) -> str:
@@ -54,6 +64,7 @@ def run_name(config: Config, setting: Setting) -> str:
 def hooks_from(config: Config) -> list[MetricHook]:
     """The configured metric hooks; refuses unknown names and impossible ones."""
     wanted, resamples = list(config.metrics.hooks), config.metrics.resamples
+    pictures = config.data.num_queries * config.data.repeats
     for name in wanted:
         if name not in HOOKS:
             raise UsageError(f"metrics.hooks has {name!r}; use any of {', '.join(HOOKS)}")
@@ -61,12 +72,22 @@ def hooks_from(config: Config) -> list[MetricHook]:
         if name not in METHODS or name in ("full", "redi"):
             known = ", ".join(m for m in METHODS if m not in ("full", "redi"))
             raise UsageError(f"baselines has {name!r}; use any of {known}")
+        if name in ("switch", "content") and not config.data.late_style:
+            raise UsageError(
+                f"baselines has {name!r}, which is the full run again unless queries name their "
+                "style late: use data.late_style=true or leave it out"
+            )
+    if "stylization" in wanted and not ("prompt" in wanted and config.data.late_style):
+        raise UsageError(
+            "metrics.hooks has 'stylization', which needs data.late_style=true and the hook "
+            "'prompt': add them or leave it out"
+        )
     if "cost" not in wanted:
         raise UsageError("metrics.hooks lacks 'cost': no result stands without its network calls")
     hooks: list[MetricHook] = [CostHook()]
     if "fidelity" in wanted:
         hooks.append(FidelityHook(resamples))
-    if {"prompt", "distribution"} & set(wanted):
+    if {"prompt", "distribution", "diversity"} & set(wanted):
         path = config.metrics.evaluator_path
         try:
             evaluator = Evaluator.load(EMBEDDED_EVALUATOR if path is None else path)
@@ -77,19 +98,21 @@ def hooks_from(config: Config) -> list[MetricHook]:
         if "distribution" in wanted:
             metrics = config.metrics
             hooks.append(
-                DistributionHook(
-                    evaluator, metrics.real_images, config.data.num_queries, metrics.allow_few
-                )
+                DistributionHook(evaluator, metrics.real_images, pictures, metrics.allow_few)
             )
+        if "diversity" in wanted:
+            hooks.append(DiversityHook(evaluator, config.data.repeats, resamples))
+    if "stylization" in wanted:
+        hooks.append(StylizationHook(resamples))
     return hooks
 
 
 class RunWriter:
     """Writes the files of a run; `results.json` comes last and makes the run finished."""
 
-    def __init__(self, config: Config, setting: Setting, run_dir: Path) -> None:
+    def __init__(self, config: Config, setting: Setting, run_dir: Path, started: float) -> None:
         self.config, self.setting, self.run_dir = config, setting, run_dir
-        self.started = time.time()
+        self.started = started
 
     def __call__(self, module: Evaluate, hooks: list[MetricHook]) -> None:
         table, config = module.table, self.config
@@ -119,16 +142,33 @@ class RunWriter:
                     "kb_bytes_per_entry": kb.disk_bytes / (len(kb.shards) * kb.manifest.shard_size),
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "seconds": round(time.time() - self.started, 1),
+                    "reference_batches": {
+                        "computed": module.reference.computed,
+                        "read": module.reference.read,
+                    },
                 },
                 "config": asdict(config),
                 "reference": {"evaluator_accuracy": evaluator.accuracies if evaluator else {}},
                 "points": points,
             },
         )
+        results = load_results(self.run_dir)
+        log_point(
+            config.logger, self.run_dir, results, self._examples(module), markdown_table(results)
+        )
+
+    def _examples(self, module: Evaluate) -> list[Example]:
+        found = []
+        for index in sorted(module.pictures.get("full", {})):
+            images = {m: to_pixels(module.pictures[m][index]) for m in module.pictures}
+            distance = module.table.rows["redi"][index].get("key_distance")
+            told = None if distance is None else float(distance)
+            found.append(Example(module.queries.texts[index], images, told))
+        return found
 
     def _point(self, module: Evaluate, hooks: list[MetricHook], method: str) -> dict[str, Any]:
         config, setting, table = self.config, self.setting, module.table
-        jumps = method not in ("full", "plain")
+        jumps = method in JUMPS
         retrieves = jumps and method != "jump"
         steps = config.sampling.steps
         if method == "plain" and module.plain is not None:
@@ -155,7 +195,7 @@ class RunWriter:
         for hook in hooks:
             fields |= hook.summarise(table, method)
         if method == "redi" and "plain" in table.rows:
-            mine, theirs = (table.column(name, "psnr") for name in ("redi", "plain"))
+            mine, theirs = (table.by_prompt(name, "psnr") for name in ("redi", "plain"))
             if mine is not None and theirs is not None:
                 gain = paired_difference(mine, theirs, resamples=config.metrics.resamples)
                 fields["psnr_over_plain"] = gain.mean
@@ -168,7 +208,12 @@ class RunWriter:
         for method, by_index in module.table.rows.items():
             for index in sorted(by_index):
                 scalars = {n: v for n, v in by_index[index].items() if np.ndim(v) == 0}
-                row = {"method": method, "query": index, "prompt": module.queries.texts[index]}
+                row = {
+                    "method": method,
+                    "query": index // module.table.repeats,
+                    "noise": index % module.table.repeats,
+                    "prompt": module.queries.texts[index],
+                }
                 neighbour = scalars.pop("neighbour_row", None)
                 if neighbour is not None:
                     row["neighbour"] = int(neighbour)
@@ -178,15 +223,13 @@ class RunWriter:
         pq.write_table(pa.table({c: [row.get(c) for row in rows] for c in columns}), path)
 
     def _sheet(self, module: Evaluate, path: Path) -> None:
-        columns: list[str] = [
-            m for m in ("full", "redi", "plain", "neighbour") if m in module.pictures
-        ]
+        kinds = ("content", "full", "switch", "redi", "plain", "neighbour")
         shown = module.corrected.shown()
-        columns += shown
+        columns: list[str] = [method for method in kinds if method in module.pictures] + [*shown]
         rows = []
         for index in sorted(module.pictures["full"]):
             notes = {}
-            for method in columns[1:]:
+            for method in columns:
                 cells = module.table.rows[method][index]
                 notes[method] = f"{cells['psnr']:.1f} dB" if "psnr" in cells else ""
             if "neighbour" in columns:
@@ -205,22 +248,26 @@ def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Con
         console.print(f"Already finished, skipped: {folder}")
         _show(folder, console)
         return folder
-    hooks = hooks_from(config)
+    started = time.time()
+    further, notes = pretrained_hooks(config)
+    hooks = [*hooks_from(config), *further]
+    for note in notes:
+        console.print(note, markup=False)
     recipe_from(config)
-    queries = prompts_from(config.data, "query", config.data.num_queries)
+    queries = queries_from(config.data)
     model = model_from(
         config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
     )
     kb = build(config, setting, model, console.print, may_build)
     fit_all(config, kb, model, console.print)
     shown = config.report.sheet_rows
-    writer = RunWriter(config, setting, folder)
+    writer = RunWriter(config, setting, folder, started)
     task = Evaluate(config, setting, queries, kb.root, shown, writer)
     trainer = trainer_from(config.trainer, [progress_bar("evaluation"), *hooks])
     if trainer.world_size == 1:
         task.model = model
-    console.print(f"Evaluating {config.data.num_queries} queries that are not in the KB")
-    loader = query_loader(config.data.num_queries, config.model.batch_size)
+    console.print(f"Evaluating {len(queries.texts)} queries that are not in the KB")
+    loader = query_loader(len(queries.texts), config.model.batch_size)
     trainer.test(task, loader, verbose=False)
     results = load_results(folder)
     pareto_plot([results], folder / "pareto.png")

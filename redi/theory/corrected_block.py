@@ -48,16 +48,26 @@ def corrected_block(
     block: dict[str, Any] = {}
     records: dict[int, CorrectedRecord] = {}
     for calls, chosen in plans.items():
-        fitted = fit_correction(
-            chosen,
-            Recipe(),
-            lambda level, chosen=chosen: reference[chosen.steps[level]],
-            lambda y, level, chosen=chosen: _predict(chosen, known, sizes[0], y, level),
-            torch.zeros(len(entries), dtype=torch.long),
-        )
+        fitted = _fit(chosen, reference, known, sizes[0])
         records[calls] = record = _follow(fitted, asked, sizes[1], truth)
         block[str(calls)] = _summary(record, fitted, model.latent_shape)
     return block, records
+
+
+def _fit(
+    chosen: Plan,
+    reference: dict[int, Tensor],
+    predictors: Sequence[Predict],
+    sizes: Sequence[int],
+) -> Correction:
+    def states(level: int) -> Tensor:
+        return reference[chosen.steps[level]]
+
+    def predict(y: Tensor, level: int) -> Tensor:
+        return _predict(chosen, predictors, sizes, y, level)
+
+    one_noise = torch.zeros(sum(sizes), dtype=torch.long)
+    return fit_correction(chosen, Recipe(), states, predict, one_noise)
 
 
 def _summary(

@@ -1,0 +1,116 @@
+"""The HTML report: self-contained, and its numbers are those of the results."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from redi.errors import UsageError
+from redi.report.claim import claims, sentences
+from redi.report.curves import curves_plot, varied_setting
+from redi.report.html import html_report
+from redi.report.results import find_runs, load_results
+from tests.test_report import a_point, a_run, measured
+
+
+class Page(HTMLParser):
+    """Cells of each table row, and every attribute that could load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.loaded: list[str] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def swept(root: Path, loss: float = 0.0) -> Path:
+    """Three value steps of one sampler; ReDi loses `loss` of CLIP score on every prompt."""
+    rng = np.random.default_rng(0)
+    full = rng.normal(40, 5, 24)
+    for calls, step in ((28, 20), (20, 28), (12, 36)):
+        points = [
+            a_point("full", 40, **measured("clip_score", 40, 1)),
+            a_point("plain", calls, 41.5, **measured("clip_score", 40, 1)),
+            a_point("redi", calls, 20 + step / 10, **measured("clip_score", 40 - loss, 1)),
+        ]
+        points[2]["value_step"] = step
+        folder = a_run(root / f"v{step}", points)
+        noisy = {m: full + rng.normal(0, 0.3, 24) - (m == "redi") * loss for m in ("redi", "plain")}
+        rows = [
+            {"method": m, "query": i, "noise": 0, "prompt": f"p{i}", "clip_score": float(v[i])}
+            for m, v in {"full": full, **noisy}.items()
+            for i in range(24)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "per_image.parquet")
+        Image.new("RGB", (30, 20), (step, 0, 0)).save(folder / "sheet.png")
+    return root
+
+
+def test_the_page_loads_nothing_and_repeats_the_results(tmp_path: Path):
+    root = swept(tmp_path / "<sweep> & co")
+    text = html_report(root).read_text()
+    page = Page(text)
+    assert page.loaded and all(source.startswith("data:") for source in page.loaded)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "<sweep>" not in text and "&lt;sweep&gt; &amp; co" in text
+    pictures = [s for s in page.loaded if s.startswith("data:image/png;base64,")]
+    sheets = {(root / f"v{v}" / "sheet.png").read_bytes() for v in (20, 28, 36)}
+    assert sheets <= {base64.b64decode(source.partition(",")[2]) for source in pictures}
+    for run in find_runs(root):
+        for point in json.loads((run / "results.json").read_text())["points"]:
+            psnr = point.get("psnr")
+            shown = "–" if psnr is None else f"{psnr:.1f} ± 0.3"
+            assert any(f"{point['nfe']:g}" in row and shown in row for row in page.rows), point
+
+
+def test_a_single_run_is_a_page_too_and_no_run_is_refused(tmp_path: Path):
+    run = a_run(tmp_path / "one", [a_point("plain", 20, 30.0)])
+    assert "one" in html_report(run).read_text()
+    with pytest.raises(UsageError, match="holds no results.json"):
+        (tmp_path / "none").mkdir()
+        html_report(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("loss", "share"), [(0.0, 12 / 40), (5.0, 1.0)])
+def test_the_share_of_the_calls_follows_the_loss(tmp_path: Path, loss: float, share: float):
+    root = swept(tmp_path / "sweep", loss)
+    found = claims([(path, load_results(path)) for path in find_runs(root)])
+    ours = {claim.method: claim for claim in found if claim.quality == "clip_score"}
+    assert ours["redi"].share == pytest.approx(share)
+    assert ours["redi"].low <= ours["redi"].share <= ours["redi"].high
+    assert ours["plain"].share <= ours["redi"].high
+    (sentence,) = sentences(found)
+    assert ("2x holds" in sentence) == (loss == 0), sentence
+
+
+def test_curves_need_a_setting_with_three_values(tmp_path: Path):
+    runs = [load_results(path) for path in find_runs(swept(tmp_path / "sweep"))]
+    assert varied_setting(runs) == "value_step"
+    assert curves_plot(runs, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size[0] > 300
+    assert not curves_plot(runs[:2], tmp_path / "none.png")

@@ -1,0 +1,161 @@
+"""Loggers, offline: what was written is read back."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redi.config import LoggerConfig
+from redi.errors import UsageError
+from redi.report.loggers import COLUMNS, JOB_TYPE, Example, check_logger, flat_metrics, log_point
+from redi.report.results import load_results
+from tests.test_report import a_run, usual
+
+WANDB = LoggerConfig("wandb", project="redi-test", mode="offline")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def logged(config: LoggerConfig, folder: Path, shift: float = 0.0) -> dict[str, float]:
+    results = load_results(a_run(folder, usual(shift)))
+    pictures = {m: np.full((8, 8, 3), i, np.uint8) for i, m in enumerate(("full", "redi"))}
+    log_point(config, folder, results, [Example("a cat", pictures, 1.5)], "| a table |")
+    return flat_metrics(results)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (LoggerConfig("mlflow"), "logger='mlflow' is unknown"),
+        (LoggerConfig("csv", project="p"), "logger.project=p does nothing with logger=csv"),
+        (LoggerConfig("wandb", mode="maybe"), "logger.mode='maybe'"),
+    ],
+)
+def test_bad_loggers_are_refused(config: LoggerConfig, words: str):
+    with pytest.raises(UsageError) as error:
+        check_logger(config)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_a_missing_package_gives_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    mode = "offline" if name == "wandb" else None
+    with pytest.raises(UsageError, match=rf"pip install 'redi\[{name}\]'"):
+        check_logger(LoggerConfig(name, mode=mode))
+
+
+def test_csv_holds_every_number_and_none_holds_nothing(tmp_path: Path):
+    expected = logged(LoggerConfig(), tmp_path / "run")
+    logged(LoggerConfig(), tmp_path / "run")  # again: replaced, not appended
+    (row,) = csv.DictReader((tmp_path / "run" / "logs" / "metrics.csv").open())
+    assert {k: float(v) for k, v in row.items() if k != "step"} == expected
+    logged(LoggerConfig("none"), tmp_path / "other")
+    assert not (tmp_path / "other" / "logs").exists()
+
+
+def test_tensorboard_reads_back(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    expected = logged(LoggerConfig("tensorboard"), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    for name, value in expected.items():
+        (event,) = events.Scalars(name)
+        assert event.value == pytest.approx(value, rel=1e-6)
+    assert set(events.Tags()["images"]) == {"full sampling/0", "ReDi/0"}
+    assert (tmp_path / "run" / "logs" / "metrics.csv").is_file()
+
+
+def test_wandb_offline_points_read_back_and_never_merge(tmp_path: Path):
+    expected = [logged(WANDB, tmp_path / "sweep" / f"p{i}", shift=i) for i in range(2)]
+    ids = set()
+    for i, metrics in enumerate(expected):
+        (run,) = (tmp_path / "sweep" / f"p{i}" / "wandb").glob("offline-run-*")
+        ids.add(run.name.rsplit("-", 1)[1])
+        records = read_back(next(run.glob("*.wandb")))
+        assert records["group"] == "sweep" and records["job_type"] == JOB_TYPE
+        assert records["config"]["seed"] == 0
+        assert {k: records["summary"][k] for k in metrics} == pytest.approx(metrics)
+        assert records["exit"] == 0  # finished
+        (table,) = run.glob("files/media/table/examples*.table.json")
+        content = json.loads(table.read_text())
+        assert content["columns"] == list(COLUMNS)
+        prompt, full, redi, neighbour, distance = content["data"][0]
+        assert (prompt, neighbour, distance) == ("a cat", None, 1.5) and full and redi
+    assert len(ids) == 2
+
+
+def test_wandb_finishes_when_logging_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import redi.report.loggers as loggers
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(loggers, "_row", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        logged(WANDB, tmp_path / "run")
+    import wandb
+
+    assert wandb.run is None or wandb.run.project != WANDB.project
+    again = logged_after(monkeypatch, tmp_path / "again")
+    (run,) = again.glob("offline-run-*/*.wandb")
+    assert read_back(run)["exit"] == 0  # a failed point does not swallow the next one
+
+
+def logged_after(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    monkeypatch.undo()
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged(WANDB, folder)
+    return folder / "wandb"
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Payloads of a run file: a 7-byte head, then blocks of 32 KiB in LevelDB's log format."""
+    content, offset, whole = path.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while offset + 7 <= len(content):
+        left = 32768 - offset % 32768
+        if left < 7:
+            offset += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, offset)
+        whole += content[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # the only or the last fragment
+            yield whole
+            whole = b""
+
+
+def read_back(path: Path) -> dict[str, Any]:
+    """Group, job type, config, summary and exit code of an offline run file."""
+    from wandb.proto import wandb_internal_pb2
+
+    found: dict[str, Any] = {"config": {}, "summary": {}}
+    for data in records(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found |= {"group": record.run.run_group, "job_type": record.run.job_type}
+            for item in record.run.config.update:
+                found["config"][item.key] = json.loads(item.value_json)
+        if kind == "summary":
+            for item in record.summary.update:
+                found["summary"][item.key or "/".join(item.nested_key)] = json.loads(
+                    item.value_json
+                )
+        if kind == "exit":
+            found["exit"] = record.exit.exit_code
+    return found
