@@ -119,10 +119,7 @@ def build(
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
     if may_build and not _is_subset(root):
-        alone = config.trainer.devices * config.trainer.num_nodes == 1
-        # points of a parallel sweep share a KB; the processes of one point share its shards instead
-        with locked(root / ".lock") if alone else nullcontext():
-            make(config, manifest, root, model, say)
+        make(config, manifest, root, model, say)
     else:
         manifest.require_same(Manifest.read(root), root)
     return KnowledgeBase(root, config.kb.size, config.kb.check_hashes)
@@ -136,9 +133,25 @@ def make(
     say: Callable[[str], None],
 ) -> None:
     """Make the trajectories `kb.first` to `kb.first + kb.size - 1` that `root` lacks."""
-    todo = Writer(root, manifest, versions()).missing(config.kb.size, config.kb.first)
-    if not todo:
+    writer = Writer(root, manifest, versions())
+    if not writer.missing(config.kb.size, config.kb.first):
         return
+    alone = config.trainer.devices * config.trainer.num_nodes == 1
+    # points of a parallel sweep share a KB; the processes of one point share its shards instead
+    with locked(root.with_name(f".{root.name}.lock")) if alone else nullcontext():
+        todo = writer.missing(config.kb.size, config.kb.first)  # another point may have made them
+        if todo:
+            _make(config, manifest, root, model, say, todo)
+
+
+def _make(
+    config: Config,
+    manifest: Manifest,
+    root: Path,
+    model: TextToImageModel,
+    say: Callable[[str], None],
+    todo: list[int],
+) -> None:
     rows = len(todo) * manifest.shard_size
     ready = sum(s not in todo for s in all_shards(root)) * manifest.shard_size
     say(
