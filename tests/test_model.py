@@ -10,8 +10,10 @@ import torch
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import run_plain
+from redi.models.noise_form import NoiseForm
 from redi.models.text_to_image import TextToImageModel, content_hash, load_pipeline
 from redi.samplers import build_sampler
+from redi.theory.multistep import multistep
 
 PROMPTS = [f"a {word} fox" for word in ("red", "blue", "small", "large", "white", "black")]
 
@@ -85,3 +87,22 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_pipeline(tmp_path, torch.float32, torch.device("cpu"))
+
+
+def test_noise_form_runs_every_sampler_to_the_same_end(tiny_model: TextToImageModel) -> None:
+    assert tiny_model.scheduler_config["prediction_type"] == "v_prediction"
+    model = NoiseForm(tiny_model)
+    noise = NoisePolicy().draw([0], model.latent_shape)
+    conditioning = model.encode(["a fox"])
+    for name in ("ddim", "dpm_solver", "dpm_solver_pp"):
+        ends = [
+            run_plain(
+                m, build_sampler(name, m.scheduler_config, 10, "trailing"), conditioning, noise
+            )
+            for m in (tiny_model, model)
+        ]
+        assert torch.allclose(ends[0].latents, ends[1].latents, rtol=0, atol=1e-3)
+    raw = build_sampler("pndm", tiny_model.scheduler_config, 10, "trailing")
+    with pytest.raises(UsageError, match="wrap the model in NoiseForm"):
+        multistep(raw)
+    assert multistep(build_sampler("pndm", model.scheduler_config, 10, "trailing"))

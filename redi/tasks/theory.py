@@ -14,6 +14,7 @@ from redi.config import TheoryRunConfig
 from redi.files import write_json
 from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
+from redi.models.noise_form import NoiseForm
 from redi.tasks.assemble import model_from, prompts_from
 from redi.tasks.provenance import git_revision, machine, versions
 from redi.theory.study import run_study, split_prompts
@@ -43,7 +44,7 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
         model: DiffusionModel = mixture
         queries, entries = split_prompts(mixture.prompts(), config.queries, config.theory.seed)
     else:
-        model = model_from(config.model, config.guidance_scale, "")
+        model = NoiseForm(model_from(config.model, config.guidance_scale, ""))
         queries = prompts_from(config.data, "query", config.queries).texts
         entries = prompts_from(config.data, "kb", config.entries).texts
     block = run_study(

@@ -140,6 +140,12 @@ def _check_scheduler(sampler: Sampler) -> None:
                 f"scheduler.{field}={config[field]!r} is outside the bounds of theory.md: "
                 f"set it to {value!r}"
             )
+    kind = config.get("prediction_type", "epsilon")
+    if sampler.name == "pndm" and kind != "epsilon":
+        raise UsageError(
+            f"sampler=pndm averages raw outputs, which are no noise predictions with "
+            f"prediction_type={kind!r}: wrap the model in NoiseForm"
+        )
     if sampler.name not in ("ddim", "pndm", "dpm_solver", "dpm_solver_pp"):
         raise UsageError(
             f"sampler={sampler.name!r} has no multistep form here: "
