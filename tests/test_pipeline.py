@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from tiny_pipelines import ARGUMENTS, PIPELINES, build
 from torch import Tensor
 
 import redi
+from redi.config import Config
 from redi.errors import UsageError
 from redi.inference import Jumper, Setting
 from redi.knowledge_base import KnowledgeBase
+from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import SAMPLERS, build_scheduler
+from redi.tasks.assemble import check
+from redi.tasks.build_kb import build as build_kb
 
 STEPS, KEY, VALUE = 6, 2, 4
 KNOWN = ["a small red fox", "a large blue car", "a tree"]
@@ -110,6 +115,30 @@ def test_own_trajectory_with_history_is_the_plain_picture_on_every_scheduler(
     assert torch.equal(plain, again)
     sampler = watch(pipe, arguments(pipeline, ASKED, num_inference_steps=steps))[0].sampler
     assert redi.summary(pipe).network_calls == 2 * (sampler.calls(0, 2) + sampler.calls(7, 10))
+
+
+def test_a_kb_that_the_framework_built_serves_a_pipeline(
+    tiny_config: Config, tiny_model: TextToImageModel, tiny_folder: Path
+) -> None:
+    kb = build_kb(tiny_config, check(tiny_config), tiny_model, lambda _: None)
+    pipe = load_pipeline(tiny_folder, torch.float32, torch.device("cpu"))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = build_scheduler("ddim", pipe.scheduler.config, "trailing")
+    options = {"num_inference_steps": 10, "guidance_scale": 2.5, "output_type": "latent"}
+    size = {"height": 16, "width": 16}
+
+    def images(texts: list[str]) -> Tensor:
+        return pipe(texts, generator=redi.generators(kb.root, 4), **options, **size).images
+
+    plain = images(kb.prompts[:4])
+    with redi.enable(pipe, kb.root, value_step=7):
+        again = images(kb.prompts[:4])
+        alone = copy.copy(pipe)  # takes the class along, but is not enabled
+    assert redi.summary(pipe).hits == 4 and max(redi.summary(pipe).distances) < 1e-4
+    assert torch.allclose(plain, again, atol=1e-4)
+    before = redi.summary(pipe).network_calls
+    alone(kb.prompts[0], num_inference_steps=2, output_type="latent", **size)
+    assert redi.summary(pipe).network_calls == before
 
 
 def test_a_batch_that_is_too_far_runs_in_full(sd: Any, kb: KnowledgeBase) -> None:

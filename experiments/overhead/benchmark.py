@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     steps, key, value = options.steps, options.steps // 5, 7 * options.steps // 10
-    pipe = StableDiffusionPipeline.from_pretrained(options.model, torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(options.model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     call = {"num_inference_steps": steps, "output_type": "latent"}
     taken: dict[str, list[float]] = {"plain": [], "never hits": [], "always hits": []}

@@ -68,9 +68,11 @@ def _subclass(original: type) -> type:
 
 
 def _run(pipe: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    session, own = _SESSIONS.get(pipe), pipe.scheduler
+    if session is None:  # a copy of an enabled pipeline
+        return call(pipe, *args, **kwargs)
     bound = inspect.signature(call).bind(pipe, *args, **kwargs)
     bound.apply_defaults()
-    session, own = _SESSIONS[pipe], pipe.scheduler
     session.describe(call_identity(call, bound.arguments))
     kind_of(own)
     # past DiffusionPipeline.__setattr__, which would rewrite the pipeline's configuration
