@@ -114,6 +114,7 @@ def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -
     sys.argv = [sys.argv[0], *arguments]
 
     def application(config: Any) -> None:
+        register()  # launchers call this in other processes
         try:
             job(OmegaConf.to_object(config))
         except UsageError as error:

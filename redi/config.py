@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from redi.tasks.training import StageConfig
 from redi.theory.config import TheoryConfig
@@ -268,7 +268,8 @@ class TheoryRunConfig:
 
 
 def register() -> None:
-    """Give Hydra the schemas."""
+    """Give Hydra the schemas, and `${by:KEY,{NAME:VALUE}}`, a value that follows another key."""
+    OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
     store = ConfigStore.instance()
     store.store(name="base_run", node=Config)
     store.store(name="base_train", node=TrainConfig)

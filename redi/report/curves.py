@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from redi.files import write_durably
 from redi.report.labels import CONTENT, DIVERSITY, HEADLINE, METHODS, STYLE, Metric
 from redi.report.pareto import COLOURS, interval_bars
-from redi.report.results import Point, Results
+from redi.report.results import Point, Results, Value
 
 SETTINGS = {
     "kb_size": "trajectories in the KB",
@@ -49,8 +49,10 @@ def curves_figure(runs: Sequence[Results], metrics: Sequence[Metric]) -> Figure:
     lines: dict[tuple[str, str, str | None], list[tuple[int, Point]]] = {}
     for run in runs:
         own = next((p for p in run.points if p.method == "redi"), None)
-        at = None if own is None else getattr(own, name)
-        for point in run.points if at is not None else ():
+        at: int | None = None if own is None else getattr(own, name)
+        if at is None:
+            continue
+        for point in run.points:
             lines.setdefault((point.method, point.sampler, point.estimator), []).append((at, point))
     told = [len({key[i] for key in lines if key[0] == "redi"}) > 1 for i in range(3)]
     figure = Figure(figsize=(_PANEL[0] * len(metrics), _PANEL[1] + 1.1), layout="constrained")
@@ -66,12 +68,9 @@ def curves_figure(runs: Sequence[Results], metrics: Sequence[Metric]) -> Figure:
             axis.errorbar(
                 [at for at, _ in found],
                 [value.mean for _, value in found],
-                yerr=[
-                    [bar[0] for bar in map(_bars, (v for _, v in found))],
-                    [bar[1] for bar in map(_bars, (v for _, v in found))],
-                ],
+                yerr=list(zip(*(_bars(value) for _, value in found), strict=True)),
                 color=COLOURS[method],
-                linestyle=style if len(told) else "-",
+                linestyle=style,
                 marker="o",
                 markersize=4,
                 capsize=2,
@@ -109,6 +108,6 @@ def curves_plot(runs: Sequence[Results], path: Path) -> bool:
     return True
 
 
-def _bars(value: object) -> tuple[float, float]:
-    bars = interval_bars(value)  # type: ignore[arg-type]
+def _bars(value: Value) -> tuple[float, float]:
+    bars = interval_bars(value)
     return (0.0, 0.0) if bars is None else (bars[0][0], bars[1][0])

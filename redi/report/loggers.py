@@ -84,7 +84,7 @@ def _csv(folder: Path, results: Results, metrics: dict[str, float]) -> None:
     (folder / "logs" / "metrics.csv").unlink(missing_ok=True)
     logger = CSVLogger(folder, name="logs", version="")
     logger.log_hyperparams(results.config)
-    logger.log_metrics(metrics, step=0)
+    logger.log_metrics({**metrics}, step=0)
     logger.finalize("success")
 
 
@@ -129,7 +129,7 @@ def _wandb(
         job_type=JOB_TYPE,
         name=folder.name,
         config={**results.config, "provenance": results.provenance},
-        mode=config.mode,
+        mode="online" if config.mode == "online" else "offline",
         reinit="create_new",
     )
     try:

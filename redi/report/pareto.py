@@ -16,6 +16,7 @@ from redi.report.labels import HEADLINE, METHODS, OBJECT_FIDELITY, REFERENCES, M
 from redi.report.results import Point, Results, Value
 
 T = TypeVar("T")
+Legend = Literal["outside right upper", "outside lower center"]
 
 #: Colour-blind safe (Okabe and Ito); colour tells the method, shape and dashes the sampler.
 COLOURS = {
@@ -82,7 +83,7 @@ def pareto_plot(results: list[Results], path: Path) -> None:
 
 
 def pareto_figure(
-    results: list[Results], metrics: Sequence[Metric], legend: str = "outside right upper"
+    results: list[Results], metrics: Sequence[Metric], legend: Legend = "outside right upper"
 ) -> Figure:
     """A panel per metric over the calls per image.
 

@@ -119,9 +119,9 @@ def _markdown(runs: Sequence[Results], plots: Sequence[str], told: Sequence[str]
         lines = []
         for run in runs:
             own = [p.sampler for p in run.points if p.method == "redi"]
-            told = zip(own, verdicts(run), strict=True)
+            judged = zip(own, verdicts(run), strict=True)
             prefix = f"`{run.run}`: " if several else ""
-            lines += [f"- {prefix}{text}" for name, text in told if name == sampler]
+            lines += [f"- {prefix}{text}" for name, text in judged if name == sampler]
         parts += ["\n".join(lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 

@@ -11,7 +11,8 @@ INDEXES: dict[str, str] = {
     "pq": "as ivf, components stored as product codes",
     "hnsw": "principal components in a navigable graph",
 }
-_EXACT_UP_TO, _PCA_UP_TO = 2_000, 10_000  # measured by experiments/store
+# Not measured yet at these sizes: above them a scan reads more than a cache holds.
+_EXACT_UP_TO, _PCA_UP_TO = 2_000, 10_000
 
 
 def resolve(kind: str, largest: int) -> str:

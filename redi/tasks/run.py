@@ -248,9 +248,9 @@ def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Con
         console.print(f"Already finished, skipped: {folder}")
         _show(folder, console)
         return folder
-    started = time.time()
+    hooks, started = hooks_from(config), time.time()
     further, notes = pretrained_hooks(config)
-    hooks = [*hooks_from(config), *further]
+    hooks += further
     for note in notes:
         console.print(note, markup=False)
     recipe_from(config)
