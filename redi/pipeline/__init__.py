@@ -14,10 +14,10 @@ from redi.errors import UsageError
 from redi.inference import Setting
 from redi.knowledge_base import KnowledgeBase
 from redi.pipeline.identity import model_identity, require_same
-from redi.pipeline.record import record
+from redi.pipeline.recording import record
 from redi.pipeline.retrieve import METHODS
 from redi.pipeline.session import attach, detach
-from redi.pipeline.summary import Summary
+from redi.pipeline.tally import Summary
 
 __all__ = ["Enabled", "Summary", "disable", "enable", "generators", "record", "summary"]
 

@@ -12,7 +12,7 @@ from redi.inference import Jumper, Setting
 from redi.knowledge_base import KnowledgeBase
 from redi.models.meter import now
 from redi.pipeline.identity import require_same, schedule_identity, stored_shape
-from redi.pipeline.summary import Summary
+from redi.pipeline.tally import Summary
 from redi.samplers import Sampler, SamplerState
 
 
