@@ -22,12 +22,23 @@ from redi.tasks.assemble import check, queries_from, setting_from
 from redi.tasks.reference import ReferenceRuns
 from redi.tasks.run import hooks_from, main_job
 
-NAMES = ["corrected", "estimators", "kb_size", "key", "neighbours", "noise", "quality", "stylization"]
+NAMES = [
+    "corrected",
+    "estimators",
+    "kb_size",
+    "key",
+    "neighbours",
+    "noise",
+    "quality",
+    "stylization",
+]
 
 
 def test_there_is_one_file_for_each_experiment():
     assert experiments() == NAMES
-    with pytest.raises(UsageError, match="experiment='speed' is unknown; use one of corrected, estimators"):
+    with pytest.raises(
+        UsageError, match="experiment='speed' is unknown; use one of corrected, estimators"
+    ):
         points(["experiment=speed"])
 
 

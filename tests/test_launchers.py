@@ -36,7 +36,9 @@ def test_a_sweep_on_other_processes_resumes(
     assert len(done) == 2
     assert len(json.loads((tmp_path / "sweep" / "summary.json").read_text())["runs"]) == 2
     hashes = {json.loads(path.read_text())["provenance"]["kb_hash"] for path in done}
-    assert len(hashes) == 1 and len(list((tmp_path / "outputs" / "kb").glob("*/manifest.json"))) == 1
+    assert (
+        len(hashes) == 1 and len(list((tmp_path / "outputs" / "kb").glob("*/manifest.json"))) == 1
+    )
     stamps = [path.stat().st_mtime_ns for path in done]
     monkeypatch.setattr(sys, "argv", [*arguments[: -len(launcher)]])  # again, in this process
     cli.main()

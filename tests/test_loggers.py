@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,16 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def read_back(path: Path) -> dict[str, Any]:
+    """An offline run file, once its writer, a process of its own, has put the last record there."""
+    for _ in range(300):
+        found = read_records(path)
+        if "exit" in found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no exit record after 30 s")
+
+
+def read_records(path: Path) -> dict[str, Any]:
     """Group, job type, config, summary and exit code of an offline run file."""
     from wandb.proto import wandb_internal_pb2
 

@@ -35,7 +35,8 @@ FIRST_ORDER = ("ddim", "euler", "euler karras", "heun", "flow_euler", "flow_heun
 def sampler_of(case: str, steps: int = STEPS, spacing: str | None = "trailing") -> Sampler:
     name = case.split()[0]
     takes = "timestep_spacing" in SAMPLERS[name].options
-    config = FLOW if SAMPLERS[name].flow else CONFIG
+    noise_form = {**CONFIG, "prediction_type": "epsilon"}  # what `curved` stands in for
+    config = FLOW if SAMPLERS[name].flow else noise_form
     return build_sampler(name, config, steps, spacing if takes else None, **CASES[case])
 
 

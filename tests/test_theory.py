@@ -344,7 +344,7 @@ def test_study_is_plain_json_with_figures(model, prompts, tmp_path):
     rows = block["plug_in"]["ddim"]["10"]["bounds"]
     assert {row["form"] for row in rows} == set(FORMS)
     assert set(block["conformal"]["ddim"]["scores"]) == {"key_distance", "fit_residual", "plug_in"}
-    assert len(list(tmp_path.glob("*.png"))) == 6 and "0 violations" in lines[0]
+    assert len(list(tmp_path.glob("*.png"))) == 7 and "0 violations" in lines[0]
 
 
 def test_study_refuses_what_it_cannot_check(model, prompts):
@@ -352,8 +352,8 @@ def test_study_refuses_what_it_cannot_check(model, prompts):
         run_study(model, ["ddim"], prompts[:5], prompts[60:80], CONFIG)
     with pytest.raises(UsageError, match="both a query and in the KB"):
         run_study(model, ["ddim"], prompts[:20], prompts[10:80], CONFIG)
-    with pytest.raises(UsageError, match="theory.samplers='euler'"):
-        run_study(model, ["euler"], prompts[:20], prompts[60:80], CONFIG)
+    with pytest.raises(UsageError, match="theory.samplers='eule'"):
+        run_study(model, ["eule"], prompts[:20], prompts[60:80], CONFIG)
     with pytest.raises(UsageError, match="theory.neighbours=4"):
         run_study(model, ["ddim"], prompts[:20], prompts[60:62], CONFIG)
 

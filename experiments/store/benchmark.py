@@ -285,7 +285,7 @@ def real_keys(root: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print, and leave results.json, table.md and growth.png beside this file."""
+    """Measure, print, and leave benchmark.json, table.md and growth.png beside this file."""
     given = dict(argument.split("=", 1) for argument in arguments)
     sizes = [int(size) for size in given.get("sizes", "1000,10000,100000").split(",")]
     queries = torch.from_numpy(keys(0, QUERIES, seed=1))
@@ -302,7 +302,7 @@ def main(arguments: list[str]) -> None:
             kb = KnowledgeBase(root, size, hashes=False)
             found = {"read": read_ratio(kb), "retrieval": retrieval(kb, KEY, queries)}
             results["sizes"][str(size)] = {**found, "memory": resident(root, size)}
-            write_json(HERE / "results.json", results)  # what is measured stays measured
+            write_json(HERE / "benchmark.json", results)  # what is measured stays measured
             write_durably(HERE / "table.md", lambda t: t.write_text(table(results)))
             plot(results, HERE / "growth.png")
     print(table(results))

@@ -108,13 +108,19 @@ def find_runs(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise UsageError(f"directory {str(root)!r} does not exist: give one that holds runs")
-    found = sorted(path.parent for path in root.rglob(RESULTS) if path.is_file())
+    found = sorted(path.parent for path in root.rglob(RESULTS) if _holds_points(path))
     if not found:
         raise UsageError(
             f"directory {str(root)!r} holds no {RESULTS}: give the directory of a finished run "
             "or of a sweep"
         )
     return found
+
+
+def _holds_points(path: Path) -> bool:
+    """Whether a results file is a run's; the one of `redi theory` has bounds and no points."""
+    content = read_json(path, "results file") if path.is_file() else None
+    return isinstance(content, dict) and "theory" not in content
 
 
 def load_results(run_dir: Path, run: str | None = None) -> Results:
