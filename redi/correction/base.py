@@ -13,12 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-_ADAMS_BASHFORTH = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
+from redi.samplers.pndm import ADAMS_BASHFORTH
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def dpm_solver_pp(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
 def pndm(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """Adams-Bashforth of rising order in `e` (PLMS without its trapezoid start)."""
     here, recent = visits[-1], visits[:-5:-1]
-    weights = _ADAMS_BASHFORTH[len(recent) - 1]
+    weights = ADAMS_BASHFORTH[len(recent) - 1]
     slope = sum(
         (b * visit.noise for b, visit in zip(weights[1:], recent[1:], strict=True)),
         weights[0] * here.noise,

@@ -21,14 +21,8 @@ from torch import Tensor
 
 from redi.errors import UsageError
 from redi.samplers import Sampler
+from redi.samplers.pndm import ADAMS_BASHFORTH
 
-#: Adams-Bashforth weights by the number of predictions, newest first (PNDM after its warm-up).
-ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
 #: Largest relative difference of two levels that are the same (float32 tables).
 _SAME_LEVEL = 1e-5
 
