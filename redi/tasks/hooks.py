@@ -39,6 +39,8 @@ class BatchResult:
     outcomes: dict[str, Outcome]
     images: dict[str, Tensor]  # (B, 3, H, W) in [-1, 1]
     value_step: int
+    #: the evaluator's features (B, D) by method, once a hook has asked for them
+    features: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -204,7 +206,20 @@ class PromptHook(MetricHook):
         return fields
 
 
-class DistributionHook(MetricHook):
+class FeatureHook(MetricHook):
+    """Base of the hooks on the evaluator's features, which are computed once for all of them."""
+
+    evaluator: Evaluator
+
+    def measure(self, result: BatchResult) -> dict[str, Columns]:
+        for method, images in result.images.items():
+            if method not in result.features:
+                found = self.evaluator.image_features(images)
+                result.features[method] = found.double().cpu().numpy()
+        return {method: {"features": found} for method, found in result.features.items()}
+
+
+class DistributionHook(FeatureHook):
     """FD-scene: Fréchet distance of the evaluator's features to those of real scenes."""
 
     def __init__(
@@ -233,12 +248,6 @@ class DistributionHook(MetricHook):
             self._real = torch.cat(parts).double().numpy()
         return self._real
 
-    def measure(self, result: BatchResult) -> dict[str, Columns]:
-        return {
-            method: {"features": self.evaluator.image_features(images).double().cpu().numpy()}
-            for method, images in result.images.items()
-        }
-
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         features = table.column(method, "features")
         if features is None:
@@ -258,7 +267,7 @@ class DistributionHook(MetricHook):
         }
 
 
-class DiversityHook(MetricHook):
+class DiversityHook(FeatureHook):
     """Mean pairwise feature distance of a prompt's pictures over its noises."""
 
     def __init__(self, evaluator: Evaluator, repeats: int, resamples: int) -> None:
@@ -268,12 +277,6 @@ class DiversityHook(MetricHook):
                 "several: use data.repeats=3 or leave it out of metrics.hooks"
             )
         self.evaluator, self.resamples = evaluator, resamples
-
-    def measure(self, result: BatchResult) -> dict[str, Columns]:
-        return {
-            method: {"features": self.evaluator.image_features(images).double().cpu().numpy()}
-            for method, images in result.images.items()
-        }
 
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         features = table.column(method, "features")
