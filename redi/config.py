@@ -121,7 +121,7 @@ class CorrectionConfig:
 
     #: network calls of each corrected run; empty: none
     calls: list[int] = field(default_factory=list)
-    #: plain samplers that run with as many calls
+    #: plain samplers that run with as many calls: name[:order][:karras][:spacing]
     against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
     #: ddim | dpm_solver_pp | pndm: what is corrected
     base: str = "ddim"
@@ -151,6 +151,9 @@ class MetricsConfig:
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
+    #: steps of a plain DPM-Solver++ run that stands for the exact solution: adds the latent error
+    #: to it; null: none
+    converged_steps: int | None = None
     #: compute FD-scene on fewer pictures than feature dimensions
     allow_few: bool = False
     #: resamples of each bootstrap interval

@@ -52,6 +52,27 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
     assert first == second
 
 
+def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_converged_run(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    config = corrected(tiny_config, against=["dpm_solver_pp:3:karras", "pndm", "ddim:leading"])
+    config.correction.calls = [2, 5]
+    config.metrics.converged_steps = 50
+    folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
+    points = json.loads((folder / "results.json").read_text())["points"]
+    plain = {(p["sampler"], p["nfe"]): p for p in points if p["method"] == "plain"}
+    # PNDM takes one call more than updates, and at least two updates
+    assert set(plain) == {
+        (name, n)
+        for name in ("dpm_solver_pp:3:karras", "pndm", "ddim:leading")
+        for n in (2, 5)
+        if (name, n) != ("pndm", 2)
+    }
+    assert plain["pndm", 5]["steps"] == 4
+    errors = {p["method"]: p["latent_error_converged"] for p in points if p["nfe"] in (5, 10)}
+    assert 0 < errors["full"] < errors["plain"]
+
+
 def test_the_noise_of_a_bank_has_its_own_kernels(tiny_config: Config, tmp_path: Path) -> None:
     config = corrected(tiny_config, parts=["kernel"])
     config.noise.policy, config.noise.bank_size = "bank", 2
@@ -71,4 +92,11 @@ def test_bad_settings_are_refused_before_any_work(tiny_config: Config) -> None:
         recipe_from(config)
     config.correction.calls, config.correction.against = [4], ["euler_x"]
     with pytest.raises(UsageError, match="correction.against has 'euler_x'"):
+        recipe_from(config)
+
+
+@pytest.mark.parametrize("text", ["ddim:3", "dpm_solver_pp:4", "dpm_solver_pp:fast"])
+def test_a_rival_that_does_not_exist_is_refused(tiny_config: Config, text: str) -> None:
+    config = corrected(tiny_config, against=[text])
+    with pytest.raises(UsageError, match="order|does nothing"):
         recipe_from(config)

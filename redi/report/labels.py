@@ -58,8 +58,9 @@ OPENAI_CLIP = Metric("openai_clip_score", "CLIP score (OpenAI)")
 FID = Metric("fid", "FID", higher_is_better=False)
 KID = Metric("kid", "KID", higher_is_better=False)
 CMMD = Metric("cmmd", "CMMD", higher_is_better=False)
+CONVERGED = Metric("latent_error_converged", "latent error to converged", higher_is_better=False)
 #: Shown where a point has them.
-EXTRA = (DIVERSITY, CONTENT, STYLE, LPIPS, OPENAI_CLIP, FID, KID, CMMD)
+EXTRA = (CONVERGED, DIVERSITY, CONTENT, STYLE, LPIPS, OPENAI_CLIP, FID, KID, CMMD)
 #: One metric for each question: like the full run, as its prompt asks, like real pictures.
 HEADLINE = (PSNR, CLIP_SCORE, FD_SCENE, OBJECT_FIDELITY)
 

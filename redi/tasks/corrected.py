@@ -14,21 +14,21 @@ from redi.correction.fit import predict_all
 from redi.correction.plan import Plan, coarse_steps
 from redi.correction.store import correction_path, load_correction, save_correction
 from redi.errors import UsageError
-from redi.inference import Outcome, run_plain, step_group
+from redi.inference import Outcome, step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
-from redi.samplers import SAMPLERS, build_sampler
+from redi.samplers import Sampler
 from redi.tasks.assemble import noise_from, sampler_from
+from redi.tasks.reference import ReferenceRuns
+from redi.tasks.rivals import Rival, rival
 
 
 def recipe_from(config: Config) -> Recipe:
     """The configured recipe; refuses unknown names."""
     chosen = config.correction
-    for name in chosen.against:
-        if name not in SAMPLERS:
-            known = ", ".join(SAMPLERS)
-            raise UsageError(f"correction.against has {name!r}; use any of {known}")
+    for text in chosen.against:
+        rival(text, config.sampler.timestep_spacing)
     if len(set(chosen.calls)) != len(chosen.calls):
         raise UsageError(f"correction.calls={list(chosen.calls)} names a budget twice")
     for calls in chosen.calls:
@@ -84,31 +84,35 @@ def _fit(
 class CorrectedMethods:
     """What `correction.calls` adds to an evaluation.
 
-    Methods are named `corrected@<calls>` and `plain@<calls>:<sampler>`.
+    Methods are named `corrected@<calls>` and `plain@<calls>:<sampler>`. A sampler that cannot run
+    with so few calls (PNDM's warm-up takes more) is left out at that budget.
     """
 
-    def __init__(self, config: Config, kb: KnowledgeBase, model: TextToImageModel) -> None:
+    def __init__(
+        self, config: Config, kb: KnowledgeBase, model: TextToImageModel, runs: ReferenceRuns
+    ) -> None:
         recipe = recipe_from(config)
         reference = sampler_from(config, model)
-        self.config, self.model = config, model
+        self.config, self.model, self.runs = config, model, runs
         self.corrections: dict[str, Correction] = {}
-        self.plain = {}
+        self.plain: dict[str, tuple[Rival, Sampler]] = {}
         for calls in config.correction.calls:
             path = correction_path(kb.root, kb.content_hash, calls, recipe)
             found = load_correction(path, plan(reference, calls))
             self.corrections[f"corrected@{calls}"] = found.to(model.device)
-            for name in config.correction.against:
-                self.plain[f"plain@{calls}:{name}"] = build_sampler(
-                    name, model.scheduler_config, calls, config.sampler.timestep_spacing
-                )
+            for text in config.correction.against:
+                chosen = rival(text, config.sampler.timestep_spacing)
+                sampler = chosen.with_calls(model.scheduler_config, calls)
+                if sampler is not None:
+                    self.plain[f"plain@{calls}:{text}"] = chosen, sampler
 
     def outcomes(
         self, conditioning: Conditioning, noise: Tensor, partitions: list[int]
     ) -> dict[str, Outcome]:
         """All methods on one batch."""
         results = {
-            name: run_plain(self.model, sampler, conditioning, noise)
-            for name, sampler in self.plain.items()
+            name: self.runs.run(sampler, conditioning, noise)
+            for name, (_, sampler) in self.plain.items()
         }
         for name, correction in self.corrections.items():
             results[name] = run_corrected(self.model, correction, conditioning, noise, partitions)
@@ -120,14 +124,14 @@ class CorrectedMethods:
             return {}
         calls = min(self.config.correction.calls, key=lambda n: abs(n - 4))
         plain = [name for name in self.plain if name.startswith(f"plain@{calls}:")]
-        labels = {name: f"{self.plain[name].name}, {calls} calls" for name in plain}
+        labels = {name: f"{self.plain[name][0].label}, {calls} calls" for name in plain}
         return labels | {f"corrected@{calls}": f"retrieval-corrected, {calls} calls"}
 
     def fields(self, name: str) -> dict[str, Any]:
         """Fields of the point that a method makes."""
         if name in self.plain:
-            sampler = self.plain[name]
-            return {"method": "plain", "sampler": sampler.name, "steps": sampler.num_steps}
+            chosen, sampler = self.plain[name]
+            return {"method": "plain", "sampler": chosen.label, "steps": sampler.num_steps}
         correction = self.corrections[name]
         fields: dict[str, Any] = {
             "method": "corrected",

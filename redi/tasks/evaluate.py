@@ -31,11 +31,12 @@ from redi.knowledge_base import KnowledgeBase
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import open_search
-from redi.samplers import SAMPLERS, Sampler
+from redi.samplers import Sampler, SamplerOptions
 from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.tasks.corrected import CorrectedMethods
 from redi.tasks.hooks import BatchResult, MetricHook, Table
 from redi.tasks.reference import ReferenceRuns
+from redi.tasks.rivals import Rival, rival
 
 #: what puts the methods in proportion, and is none itself
 REFERENCES = {
@@ -55,15 +56,23 @@ METHODS: tuple[str, ...] = (
 
 def equal_calls(config: Config, model: TextToImageModel, calls: int) -> Sampler:
     """The same sampler, evenly spread, with exactly `calls` network calls."""
-    least = SAMPLERS[config.sampler.name].adapter.min_steps
-    for steps in range(calls, least - 1, -1):
-        sampler = sampler_from(config, model, steps)
-        if sampler.calls(0, steps) == calls:
-            return sampler
-    raise UsageError(
-        f"sampler={config.sampler.name} cannot run with {calls} network calls for the baseline "
-        "'plain': raise kb.key_step or lower retrieval.value_step"
-    )
+    chosen = config.sampler
+    options = SamplerOptions(chosen.timestep_spacing, chosen.order, chosen.use_karras_sigmas)
+    found = Rival(chosen.name, chosen.name, options).with_calls(model.scheduler_config, calls)
+    if found is None:
+        raise UsageError(
+            f"sampler={chosen.name} cannot run with {calls} network calls for the baseline "
+            "'plain': raise kb.key_step or lower retrieval.value_step"
+        )
+    return found
+
+
+def converged_sampler(config: Config, model: TextToImageModel) -> Sampler | None:
+    """What stands for the exact solution: the strongest sampler, finely spread."""
+    steps = config.metrics.converged_steps
+    if steps is None:
+        return None
+    return rival("dpm_solver_pp", "trailing").sampler(model.scheduler_config, steps)
 
 
 class Evaluate(LightningModule):
@@ -113,9 +122,10 @@ class Evaluate(LightningModule):
         k, v, n = self.setting.key_step, self.setting.value_step, self.sampler.num_steps
         calls = self.sampler.calls(0, k) + self.sampler.calls(v, n)
         self.plain = equal_calls(config, self.model, calls) if self.wants("plain") else None
-        self.corrected = CorrectedMethods(config, kb, self.model)
         root = None if config.reference_root is None else Path(config.reference_root)
         self.reference = ReferenceRuns(root, self.model)
+        self.corrected = CorrectedMethods(config, kb, self.model, self.reference)
+        self.converged = converged_sampler(config, self.model)
         stored = kb.manifest.identity["stored_steps"]
         self.watched = tuple(s for s in stored if k < s < n) if root else (v,)
         if self.wants("other_precision"):
@@ -166,6 +176,7 @@ class Evaluate(LightningModule):
             outcomes,
             {name: self._decode(name, outcome).cpu() for name, outcome in outcomes.items()},
             value_step,
+            None if self.converged is None else run(self.converged, conditioning, noise).latents,
         )
         for method, images in self.result.images.items():
             for index, image in zip(indices, images, strict=True):

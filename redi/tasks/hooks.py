@@ -39,6 +39,8 @@ class BatchResult:
     outcomes: dict[str, Outcome]
     images: dict[str, Tensor]  # (B, 3, H, W) in [-1, 1]
     value_step: int
+    #: latents of the converged run (B, C, H, W), where one is wanted
+    converged: Tensor | None = None
     #: the evaluator's features (B, D) by method, once a hook has asked for them
     features: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -133,9 +135,19 @@ class CostHook(MetricHook):
 
 
 class FidelityHook(MetricHook):
-    """Distance to the query's own full run: PSNR, SSIM, latent error at the value step and end."""
+    """Distance to the query's own full run: PSNR, SSIM, latent error at the value step and end.
 
-    names = ("psnr", "ssim", "latent_error", "latent_error_at_value", "key_distance")
+    With `metrics.converged_steps` also the latent error to the converged run, of `full` too.
+    """
+
+    names = (
+        "psnr",
+        "ssim",
+        "latent_error",
+        "latent_error_at_value",
+        "latent_error_converged",
+        "key_distance",
+    )
 
     def __init__(self, resamples: int) -> None:
         self.resamples = resamples
@@ -143,7 +155,13 @@ class FidelityHook(MetricHook):
     def measure(self, result: BatchResult) -> dict[str, Columns]:
         full, columns = result.outcomes["full"], {}
         for method, outcome in result.outcomes.items():
+            exact: Columns = {}
+            if result.converged is not None and method != "other_noise":
+                error = latent_error(outcome.latents, result.converged)
+                exact["latent_error_converged"] = error.cpu().numpy()
             if method == "full":
+                if exact:
+                    columns[method] = exact
                 continue
             picture, reference = result.images[method], result.images["full"]
             found: Columns = {
@@ -157,12 +175,12 @@ class FidelityHook(MetricHook):
             if outcome.found is not None:
                 found["key_distance"] = outcome.found.distances[:, 0].numpy()
                 found["neighbour_row"] = outcome.found.rows[:, 0].numpy()
-            columns[method] = found
+            columns[method] = found | exact
         return columns
 
     def summarise(self, table: Table, method: str) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        for name in self.names if method != "full" else ():
+        for name in self.names:
             values = table.by_prompt(method, name)
             if values is not None:
                 fields |= spread(name, bootstrap_mean(values, resamples=self.resamples))
