@@ -123,7 +123,7 @@ class CorrectionConfig:
     calls: list[int] = field(default_factory=list)
     #: plain samplers that run with as many calls: name[:order][:karras][:spacing]
     against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
-    #: ddim | dpm_solver_pp | pndm: what is corrected
+    #: ddim | dpm_solver_pp | pndm | unipc: what is corrected
     base: str = "ddim"
     #: visited: fitted where corrected runs get to; exact: on the reference trajectories
     states: str = "visited"

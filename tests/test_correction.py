@@ -75,7 +75,7 @@ def shared(model: MixtureModel, count: int) -> Tensor:
     return NoisePolicy().draw([0], model.latent_shape).repeat(count, 1, 1, 1)
 
 
-@pytest.mark.parametrize("base", ["ddim", "dpm_solver_pp"])
+@pytest.mark.parametrize("base", ["ddim", "dpm_solver_pp", "unipc"])
 @pytest.mark.parametrize("calls", [4, 10])
 def test_without_corrections_it_is_the_plain_sampler(
     model: MixtureModel, split: tuple[list[str], list[str]], base: str, calls: int

@@ -38,6 +38,10 @@ def ddim(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
 
 def dpm_solver_pp(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """DPM-Solver++ 2M in data form; first order at the first and the last step."""
+    return _data_step(visits[-1].y, visits, rho, last)
+
+
+def _data_step(y: Tensor, visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     here = visits[-1]
     combined = here.clean
     if len(visits) > 1 and not last:
@@ -45,7 +49,35 @@ def dpm_solver_pp(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
         ratio = math.log(before.rho / here.rho) / math.log(here.rho / rho)
         combined = combined + (combined - before.clean) / (2 * ratio)
     kappa = rho / here.rho
-    return kappa * here.y + (1 - kappa) * combined
+    return kappa * y + (1 - kappa) * combined
+
+
+def unipc(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
+    """UniPC of order 2 with `B_2(h)` in data form: corrects the state it is at, then predicts.
+
+    Its predictor is the step of DPM-Solver++ 2M. Its corrector weighs the predictions otherwise and
+    starts from the same state, so it shifts the state it is at, whatever brought the run there.
+    """
+    y = visits[-1].y
+    if len(visits) > 1:
+        y = y + _corrector_shift(visits[-3:])
+    return _data_step(y, visits, rho, last)
+
+
+def _corrector_shift(visits: Sequence[Visit]) -> Tensor:
+    """UniC less UniP for the step to the last visit, from it and the one or two before."""
+    before, here = visits[-2], visits[-1]
+    kappa, change = here.rho / before.rho, here.clean - before.clean
+    if len(visits) == 2:
+        return (1 - kappa) * change / 2
+    earlier, step = visits[-3], math.log(before.rho / here.rho)
+    ratio = math.log(earlier.rho / before.rho) / step
+    slope = (before.clean - earlier.clean) / ratio
+    first = (1 - kappa) / step - 1  # h phi_k(-h) of order 1, 2
+    second = -first / step - 1 / 2
+    on_slope = (first - 2 * second) / (kappa - 1) / (1 + ratio)
+    on_change = first / (kappa - 1) - on_slope
+    return (1 - kappa) * ((on_slope - 1 / 2) * slope + on_change * change)
 
 
 def pndm(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
@@ -65,4 +97,5 @@ BASES: dict[str, Callable[[Sequence[Visit], float, bool], Tensor]] = {
     "ddim": ddim,
     "dpm_solver_pp": dpm_solver_pp,
     "pndm": pndm,
+    "unipc": unipc,
 }
