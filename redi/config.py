@@ -129,9 +129,16 @@ class CorrectionConfig:
     states: str = "visited"
     #: any of none, local, kernel, both
     parts: list[str] = field(default_factory=lambda: ["none", "local", "kernel", "both"])
-    #: any of prediction, clean, state, previous, earlier
+    #: any of prediction, clean, state, previous, earlier, guidance, previous_guidance
     features: list[str] = field(
-        default_factory=lambda: ["prediction", "clean", "previous", "earlier"]
+        default_factory=lambda: [
+            "prediction",
+            "clean",
+            "previous",
+            "earlier",
+            "guidance",
+            "previous_guidance",
+        ]
     )
     #: any of gaussian, laplacian, linear
     kernels: list[str] = field(default_factory=lambda: ["gaussian"])

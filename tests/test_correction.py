@@ -13,9 +13,9 @@ from torch import Tensor
 
 from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
 from redi.correction.base import BASES
-from redi.correction.fit import predict_all
 from redi.correction.kernel import Choice, affinity, fit_kernel
 from redi.correction.local import fit_local
+from redi.correction.predict import predict_all
 from redi.correction.store import correction_path, load_correction, save_correction
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
@@ -49,12 +49,11 @@ def fit(
     sampler = build_sampler(name, model.scheduler_config, STEPS, "trailing")
     states = reference(model, sampler, prompts, noise)
     chosen = plan(sampler, calls)
-    predictor = model.predictor(model.encode(prompts))
     return fit_correction(
         chosen,
         recipe,
         lambda level: states[chosen.steps[level]],
-        predict_all(chosen, [predictor], len(prompts)),
+        predict_all(chosen, model, [model.encode(prompts)]),
         torch.zeros(len(prompts), dtype=torch.long) if partitions is None else partitions,
     )
 

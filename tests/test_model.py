@@ -57,6 +57,21 @@ def test_guidance_one_uses_the_prompt_alone(tiny_model: TextToImageModel) -> Non
     assert torch.equal(bare.predictor(conditioning)(latents, t), expected)
 
 
+def test_a_watcher_sees_what_guidance_adds(tiny_model: TextToImageModel) -> None:
+    conditioning = tiny_model.encode(["a", "b", "c"])
+    latents, timestep = torch.randn(3, *tiny_model.latent_shape), torch.tensor(500)
+    seen: list[torch.Tensor] = []
+    plain = tiny_model.predictor(conditioning)(latents, timestep)
+    watched = tiny_model.predictor(conditioning, seen.append)(latents, timestep)
+    assert torch.equal(plain, watched)
+    scale = tiny_model.guidance_scale
+    tiny_model.guidance_scale = 2 * scale
+    twice = tiny_model.predictor(conditioning)(latents, timestep)
+    tiny_model.guidance_scale = scale
+    assert torch.allclose(twice - plain, scale * seen[0], atol=1e-5)
+    assert len(seen) == 1 and seen[0].abs().max() > 0
+
+
 def test_noise_is_what_the_pipeline_would_draw() -> None:
     policy = NoisePolicy("bank", 4, seed=3)
     drawn = policy.draw([2, 0], (4, 8, 8))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from redi.correction.predict import Prediction
 from redi.samplers.pndm import ADAMS_BASHFORTH
 
 
@@ -23,11 +24,18 @@ class Visit:
     rho: float
     y: Tensor  # (B, C, H, W) float64
     noise: Tensor  # (B, C, H, W) float64 prediction e
+    guidance: Tensor | None = None  # (B, C, H, W) float64 guidance difference
 
     @property
     def clean(self) -> Tensor:
         """Predicted clean latents `d = y - rho e`."""
         return self.y - self.rho * self.noise
+
+
+def visit(rho: float, y: Tensor, prediction: Prediction) -> Visit:
+    """A level with what the network said there, in float64."""
+    noise, guidance = prediction
+    return Visit(rho, y, noise.double(), None if guidance is None else guidance.double())
 
 
 def ddim(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:

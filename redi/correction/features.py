@@ -23,7 +23,12 @@ BLOCKS: dict[str, Callable[[Sequence[Visit]], Tensor | None]] = {
     "state": lambda visits: visits[-1].y,
     "previous": _previous(1),
     "earlier": _previous(2),
+    "guidance": lambda visits: visits[-1].guidance,
+    "previous_guidance": lambda visits: visits[-2].guidance if len(visits) > 1 else None,
 }
+
+#: what helps, in this order, on the embedded model
+FEATURES = ("prediction", "clean", "previous", "earlier", "guidance", "previous_guidance")
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from redi.correction.base import BASES, Visit
+from redi.correction.base import BASES, Visit, visit
 from redi.correction.corrector import PARTS, Correction, StepCorrection, base_step
-from redi.correction.features import fit_features
+from redi.correction.features import FEATURES, fit_features
 from redi.correction.kernel import KERNELS, Choice, KernelRidge, fit_kernel
 from redi.correction.local import PatchRidge, fit_local
 from redi.correction.plan import Plan
+from redi.correction.predict import Prediction
 from redi.errors import UsageError
 
 STATES = ("visited", "exact")
@@ -34,7 +35,7 @@ class Recipe:
     base: str = "ddim"
     states: str = "visited"
     parts: tuple[str, ...] = PARTS
-    features: tuple[str, ...] = ("prediction", "clean", "previous", "earlier")
+    features: tuple[str, ...] = FEATURES
     kernels: tuple[str, ...] = ("gaussian",)
     widths: tuple[float, ...] = (1.0, 2.0, 4.0)
     ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -71,7 +72,7 @@ def fit_correction(
     plan: Plan,
     recipe: Recipe,
     reference: Callable[[int], Tensor],
-    predict: Callable[[Tensor, int], Tensor],
+    predict: Callable[[Tensor, int], Prediction],
     partitions: Tensor,
     progress: Callable[[int], None] = lambda level: None,
 ) -> Correction:
@@ -80,7 +81,7 @@ def fit_correction(
     Args:
         plan: the levels; `reference(i)` gives `y` (K, C, H, W) of all trajectories at level i.
         recipe: what is fitted.
-        predict: the guided noise prediction of every trajectory, with its own prompt, at
+        predict: the network's prediction for every trajectory, with its own prompt, at
             normalised states (K, C, H, W) of a level.
         partitions: noise partition of each trajectory (K,); kernels never look across.
         progress: called with each finished level.
@@ -91,7 +92,7 @@ def fit_correction(
     visits: list[Visit] = []
     steps: list[StepCorrection] = []
     for level in range(plan.calls):
-        visits.append(Visit(float(plan.rho[level]), y, predict(y, level).double()))
+        visits.append(visit(float(plan.rho[level]), y, predict(y, level)))
         target = reference(level + 1).double()
         base = base_step(plan, recipe.base, level, visits)
         step, left_out = fit_step(recipe, visits, target - base, partitions)
@@ -143,30 +144,3 @@ def _fit_kernels(
         )
         left_out[rows] = guess.reshape(residual[rows].shape)
     return kernels, left_out
-
-
-def predict_all(
-    plan: Plan,
-    predictors: list[Callable[[Tensor, Tensor], Tensor]],
-    batch_size: int,
-    device: torch.device | None = None,
-) -> Callable[[Tensor, int], Tensor]:
-    """`predict` of `fit_correction` from network predictors of consecutive batches."""
-
-    def predict(y: Tensor, level: int) -> Tensor:
-        latents = (y * plan.alpha[level]).float().to(device)
-        parts = [
-            noise_at(plan, level, part, predictor)
-            for part, predictor in zip(latents.split(batch_size), predictors, strict=True)
-        ]
-        return torch.cat(parts).cpu()
-
-    return predict
-
-
-def noise_at(
-    plan: Plan, level: int, latents: Tensor, predictor: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Guided noise prediction (B, C, H, W) of latents at a level: one network call each."""
-    output = predictor(latents, plan.timestep(level))
-    return plan.sampler.noise_prediction(output, latents, plan.steps[level])

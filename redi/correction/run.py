@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from redi.correction.base import Visit
+from redi.correction.base import Visit, visit
 from redi.correction.corrector import Correction
-from redi.correction.fit import noise_at
+from redi.correction.predict import Predictor
 from redi.inference import Outcome, Stopwatch
 from redi.models.base import Conditioning, DiffusionModel
 from redi.models.meter import now
@@ -25,15 +25,15 @@ def run_corrected(
     be on the model's device.
     """
     plan, watch, retrieval = correction.plan, Stopwatch(model), 0.0
-    predictor = model.predictor(conditioning)
+    predictor = Predictor(plan, model, conditioning)
     start = plan.sampler.initial(noise).latents
     y = start.double() / float(plan.alpha[0])
     visits: list[Visit] = []
     for level in range(plan.calls):
         latents = (y * float(plan.alpha[level])).to(start)
-        output = noise_at(plan, level, latents, predictor)
+        prediction = predictor(level, latents)
         began = now(model.meter.device)
-        visits.append(Visit(float(plan.rho[level]), y, output.double()))
+        visits.append(visit(float(plan.rho[level]), y, prediction))
         y = correction.step(level, visits, partitions)
         retrieval += now(model.meter.device) - began
     final = (y * float(plan.alpha[-1])).to(start)

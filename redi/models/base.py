@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
+
+Watch = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ class DiffusionModel(Protocol):
         """Encode prompts; the result of one prompt does not depend on the others."""
         ...
 
-    def predictor(self, conditioning: Conditioning) -> Predict:
-        """The guided network output as a function of latents and timestep; counts its calls."""
+    def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
+        """The guided network output as a function of latents and timestep; counts its calls.
+
+        `watch` is handed each call's guidance difference (B, C, H, W), the output with the prompt
+        less that without it; never called where nothing is guided.
+        """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from redi.errors import UsageError
-from redi.models.base import Conditioning
+from redi.models.base import Conditioning, Watch
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
 
@@ -98,7 +98,7 @@ class MixtureModel:
         masks = torch.stack([self._mask(prompt) for prompt in prompts])
         return Conditioning(tuple(prompts), masks[:, None].to(self.dtype))
 
-    def predictor(self, conditioning: Conditioning) -> Predict:
+    def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
         mask = conditioning.states[:, 0] > 0  # (B, M)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -110,6 +110,8 @@ class MixtureModel:
                 if self.guidance_scale == 1:
                     return within
                 without = self.noise(latents, *level, torch.ones_like(mask))
+                if watch is not None:
+                    watch(within - without)
                 return without + self.guidance_scale * (within - without)
 
         return predict

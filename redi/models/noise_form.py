@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.models.base import Conditioning, DiffusionModel
+from redi.models.base import Conditioning, DiffusionModel, Watch
 from redi.samplers.state import Predict
 
 
@@ -38,8 +38,8 @@ class NoiseForm:
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         return self.model.encode(prompts)
 
-    def predictor(self, conditioning: Conditioning) -> Predict:
-        predict = self.model.predictor(conditioning)
+    def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
+        predict = self.model.predictor(conditioning, watch)
         if self.kind == "epsilon":
             return predict
 

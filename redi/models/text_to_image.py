@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor, nn
 
 from redi.errors import UsageError
-from redi.models.base import Conditioning
+from redi.models.base import Conditioning, Watch
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
 
@@ -62,7 +62,7 @@ class TextToImageModel:
         states = self._in_batches(lambda ids: self.text_encoder(ids)[0], tokens)
         return Conditioning(tuple(prompts), states)
 
-    def predictor(self, conditioning: Conditioning) -> Predict:
+    def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
         states = conditioning.states
         negative = self.encode([self.negative_prompt]).states if self.guided else None
 
@@ -71,7 +71,8 @@ class TextToImageModel:
                 return self.unet(latents, timestep, states).sample
             both = torch.cat([negative.expand_as(states), states])
             without, within = self.unet(torch.cat([latents] * 2), timestep, both).sample.chunk(2)
-            return without + self.guidance_scale * (within - without)
+            guided = without + self.guidance_scale * (within - without)
+            return guided if watch is None else torch.cat([guided, within - without], 1)
 
         @torch.inference_mode()
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -79,9 +80,14 @@ class TextToImageModel:
                 raise ValueError(f"{len(latents)} latents for {len(states)} prompts")
             with self.meter.measure(len(latents)):
                 timestep = timestep.to(self.device)
-                return self._in_batches(
+                output = self._in_batches(
                     lambda x, s: network(x, s, timestep), latents.to(self.unet.dtype), states
                 )
+            if watch is None or negative is None:
+                return output
+            guided, difference = output.chunk(2, 1)
+            watch(difference)
+            return guided
 
         return predict
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from redi.config import Config
 from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
-from redi.correction.fit import predict_all
 from redi.correction.plan import Plan, coarse_steps
+from redi.correction.predict import predict_all
 from redi.correction.store import correction_path, load_correction, save_correction
 from redi.errors import UsageError
 from redi.inference import Outcome, step_group
@@ -75,9 +75,9 @@ def _fit(
         return latents.double() / alpha[level]
 
     prompts = [kb.prompts[i : i + size] for i in range(0, len(kb), size)]
-    predictors = [model.predictor(model.encode(texts)) for texts in prompts]
+    conditionings = [model.encode(texts) for texts in prompts]
     partitions = torch.tensor([noise.partition(int(i)) for i in kb.noise_ids])
-    predict = predict_all(chosen, predictors, size, model.device)
+    predict = predict_all(chosen, model, conditionings, model.device)
     return fit_correction(chosen, recipe, reference, predict, partitions)
 
 

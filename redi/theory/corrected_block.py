@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redi.correction import Correction, Plan, Recipe, fit_correction, plan
-from redi.correction.fit import noise_at
+from redi.correction.predict import Prediction
 from redi.data.noise import NoisePolicy
 from redi.models.base import DiffusionModel
 from redi.samplers import Predict, Sampler, build_sampler
@@ -63,8 +63,8 @@ def _fit(
     def states(level: int) -> Tensor:
         return reference[chosen.steps[level]]
 
-    def predict(y: Tensor, level: int) -> Tensor:
-        return _predict(chosen, predictors, sizes, y, level)
+    def predict(y: Tensor, level: int) -> Prediction:
+        return Prediction(_predict(chosen, predictors, sizes, y, level))
 
     one_noise = torch.zeros(sum(sizes), dtype=torch.long)
     return fit_correction(chosen, Recipe(), states, predict, one_noise)
@@ -135,8 +135,13 @@ def _predict(
     chosen: Plan, predictors: Sequence[Predict], sizes: Sequence[int], y: Tensor, level: int
 ) -> Tensor:
     latents = (y * chosen.alpha[level]).float()
-    parts = zip(latents.split(list(sizes)), predictors, strict=True)
-    return torch.cat([noise_at(chosen, level, part, predict) for part, predict in parts])
+    timestep, step = chosen.timestep(level), chosen.steps[level]
+    return torch.cat(
+        [
+            chosen.sampler.noise_prediction(predict(part, timestep), part, step)
+            for part, predict in zip(latents.split(list(sizes)), predictors, strict=True)
+        ]
+    )
 
 
 def _follow(
