@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from redi.pipeline import disable, enable, generators, record, summary
+    from redi.pipeline import disable, enable, fit, generators, record, summary
 
-__all__ = ["disable", "enable", "generators", "record", "summary"]
+__all__ = ["disable", "enable", "fit", "generators", "record", "summary"]
 
 
 def __getattr__(name: str) -> Any:

@@ -41,11 +41,14 @@ class Plan:
         return self.sampler.call_timesteps[self.steps[level]][0]
 
 
-def coarse_steps(num_steps: int, calls: int) -> tuple[int, ...]:
-    """Evenly spread reference steps: `calls + 1` numbers from 0 to `num_steps`."""
+def coarse_steps(num_steps: int, calls: int, told: str = "correction.calls") -> tuple[int, ...]:
+    """Evenly spread reference steps: `calls + 1` numbers from 0 to `num_steps`.
+
+    `told` is what the user calls the budgets.
+    """
     if not 1 <= calls <= num_steps:
         raise UsageError(
-            f"correction.calls has {calls}, and the trajectories have {num_steps} steps: "
+            f"{told} has {calls}, and the trajectories have {num_steps} steps: "
             f"use numbers from 1 to {num_steps}"
         )
     return tuple(round(i * num_steps / calls) for i in range(calls + 1))

@@ -1,4 +1,4 @@
-"""redi on a user's own diffusers pipeline: enable, disable, summary, record."""
+"""redi on a user's own diffusers pipeline: enable, disable, summary, record, fit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import Setting
 from redi.knowledge_base import KnowledgeBase
+from redi.pipeline.coarse import CoarseProxy, Corrected
+from redi.pipeline.corrected import fit, fitted
 from redi.pipeline.identity import model_identity, require_same
 from redi.pipeline.recording import record
-from redi.pipeline.retrieve import METHODS
+from redi.pipeline.retrieve import Retrieval
 from redi.pipeline.session import attach, detach
 from redi.pipeline.tally import Summary
 
-__all__ = ["Enabled", "Summary", "disable", "enable", "generators", "record", "summary"]
+__all__ = ["Enabled", "Summary", "disable", "enable", "fit", "generators", "record", "summary"]
 
 _SUMMARIES: WeakKeyDictionary[Any, Summary] = WeakKeyDictionary()
 
@@ -46,46 +48,89 @@ def enable(
     pipe: Any,
     kb: str | Path | KnowledgeBase,
     *,
-    key_step: int | None = None,
-    value_step: int,
     method: str = "redi",
-    neighbours: int = 1,
-    estimator: str = "paper",
+    key_step: int | None = None,
+    value_step: int | None = None,
+    neighbours: int | None = None,
+    estimator: str | None = None,
     weights: str | None = None,
-    resume: str = "rewarm",
+    resume: str | None = None,
     max_distance: float | None = None,
+    num_inference_steps: int | None = None,
 ) -> Enabled:
-    """Let an unmodified diffusers pipeline jump along the trajectories of a knowledge base.
+    """Let an unmodified diffusers pipeline profit from the trajectories of a knowledge base.
 
-    Until `disable(pipe)` or the end of the `with` block each call runs to the key step, goes on
-    from the value step of the nearest trajectories and leaves out the network calls between.
+    Until `disable(pipe)` or the end of the `with` block, with `method="redi"` each call runs to the
+    key step, goes on from the value step of the nearest trajectories and leaves out the network
+    calls between; with `method="corrected"` each call takes a few large steps, every one corrected
+    by what the trajectories lost over it.
 
     Args:
         kb: folder of a KB made by `record` or `redi kb build`, or an opened one.
-        key_step: None takes the KB's.
-        method: only "redi".
-        neighbours, estimator, weights, resume: as `retrieval.*` in the configuration.
-        max_distance: a batch in which a nearest key is farther than this runs in full.
+        method: "redi" or "corrected".
+        key_step: None takes the KB's (redi).
+        value_step: where to go on (redi).
+        neighbours, estimator, weights, resume: as `retrieval.*` in the configuration; None takes
+            one neighbour and what the paper does (redi).
+        max_distance: a batch in which a nearest key is farther than this runs in full (redi).
+        num_inference_steps: of every call, the number given to `fit` (corrected).
 
     Raises:
         UsageError: the KB does not fit the pipeline (the differing fields are named), the sampler
             is stochastic, or the steps are not stored. What only a call can tell, such as its
             guidance scale, is refused in that call before the network is run.
     """
-    if method not in METHODS:
-        raise UsageError(f"method={method!r} is unknown; use one of {', '.join(METHODS)}")
+    jump = {
+        "key_step": key_step,
+        "value_step": value_step,
+        "neighbours": neighbours,
+        "estimator": estimator,
+        "weights": weights,
+        "resume": resume,
+        "max_distance": max_distance,
+    }
+    _check_method(method, jump, {"num_inference_steps": num_inference_steps})
     opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
-    identity = opened.manifest.identity
-    key = int(identity["key_step"]) if key_step is None else key_step
-    setting = Setting(key, value_step, neighbours, estimator, weights, resume)
-    setting.check(int(identity["steps"]))
-    model = model_identity(pipe)
-    require_same(opened, model)
     found = Summary()
-    plan = METHODS[method](opened, setting, max_distance, found)
-    attach(pipe, plan, plan.describe)
+    if num_inference_steps is not None:
+        steps = Corrected(opened, fitted(pipe, opened, num_inference_steps), found)
+        attach(pipe, steps, steps.describe, CoarseProxy)
+    else:
+        setting = _setting(opened, jump)
+        require_same(opened, model_identity(pipe))
+        plan = Retrieval(opened, setting, max_distance, found)
+        attach(pipe, plan, plan.describe)
     _SUMMARIES[pipe] = found
     return Enabled(pipe)
+
+
+def _check_method(method: str, jump: dict[str, Any], few: dict[str, Any]) -> None:
+    """Refuse unknown methods, and arguments that are missing or would do nothing."""
+    takes = {"redi": (jump, "value_step", few), "corrected": (few, "num_inference_steps", jump)}
+    if method not in takes:
+        raise UsageError(f"method={method!r} is unknown; use one of {', '.join(takes)}")
+    own, needed, others = takes[method]
+    if own[needed] is None:
+        raise UsageError(f"method={method!r} needs {needed}: give it")
+    if useless := [name for name, value in others.items() if value is not None]:
+        raise UsageError(
+            f"{useless[0]}={others[useless[0]]!r} does nothing with method={method!r}: leave it out"
+        )
+
+
+def _setting(kb: KnowledgeBase, jump: dict[str, Any]) -> Setting:
+    identity = kb.manifest.identity
+    key = identity["key_step"] if jump["key_step"] is None else jump["key_step"]
+    if key is None:
+        raise UsageError(
+            f"the KB {str(kb.root)!r} was recorded without a key step, for method='corrected' "
+            "alone: record it with key_step and value_steps"
+        )
+    names = ("neighbours", "estimator", "weights", "resume")
+    given = {name: jump[name] for name in names if jump[name] is not None}
+    setting = Setting(int(key), jump["value_step"], **given)
+    setting.check(int(identity["steps"]))
+    return setting
 
 
 def disable(pipe: Any) -> None:
@@ -107,5 +152,9 @@ def generators(kb: str | Path | KnowledgeBase, count: int = 1) -> list[torch.Gen
     """
     opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
     identity = opened.manifest.identity
+    if identity.get("noise_policy", "shared") != "shared":
+        raise UsageError(
+            f"the KB {str(opened.root)!r} has many noises: give the pipeline any generators"
+        )
     policy = NoisePolicy(seed=int(identity["noise_seed"]))
     return [policy.generator(0) for _ in range(count)]

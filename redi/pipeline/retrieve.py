@@ -71,7 +71,3 @@ class Retrieval:
         saved = self._sampler.calls(state.step, landed.step)
         summary.network_calls_saved += saved * len(state)
         return landed
-
-
-#: what `enable(method=...)` can be, and the plan that carries it out
-METHODS = {"redi": Retrieval}

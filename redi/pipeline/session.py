@@ -29,6 +29,8 @@ class Session:
     #: told the identity of every call before it runs
     describe: Callable[[dict[str, Any]], None]
     original: type
+    #: what stands in the place of the scheduler while a call runs
+    proxy: type[SchedulerProxy]
 
 
 _SESSIONS: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
@@ -38,13 +40,18 @@ def is_attached(pipe: Any) -> bool:
     return pipe in _SESSIONS
 
 
-def attach(pipe: Any, plan: Plan, describe: Callable[[dict[str, Any]], None]) -> None:
+def attach(
+    pipe: Any,
+    plan: Plan,
+    describe: Callable[[dict[str, Any]], None],
+    proxy: type[SchedulerProxy] = SchedulerProxy,
+) -> None:
     """Route the calls of `pipe` through `plan`."""
     if is_attached(pipe):
         raise UsageError("this pipeline is under redi already: call redi.disable(pipe) first")
     kind_of(pipe.scheduler)
     original = type(pipe)
-    _SESSIONS[pipe] = Session(plan, describe, original)
+    _SESSIONS[pipe] = Session(plan, describe, original, proxy)
     pipe.__class__ = _subclass(original)  # type: ignore[arg-type]  # classes are hashable
 
 
@@ -76,7 +83,7 @@ def _run(pipe: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     session.describe(call_identity(call, bound.arguments))
     kind_of(own)
     # past DiffusionPipeline.__setattr__, which would rewrite the pipeline's configuration
-    object.__setattr__(pipe, "scheduler", SchedulerProxy(deepcopy(own), session.plan))
+    object.__setattr__(pipe, "scheduler", session.proxy(deepcopy(own), session.plan))
     try:
         return call(pipe, *args, **kwargs)
     finally:
