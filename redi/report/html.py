@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from redi.files import write_durably
 from redi.report.claim import claims, sentences
+from redi.report.corrected import BEST_PLAIN, corrected_report
 from redi.report.curves import curves_figure, measured, varied_setting
 from redi.report.labels import HEADLINE
 from redi.report.pareto import pareto_figure
@@ -48,6 +49,7 @@ def _page(title: str, runs: Sequence[tuple[Path, Results]]) -> str:
         f"<p>{len(runs)} finished run{'s' if len(runs) > 1 else ''}. {escape(NOTE)}</p>",
         _section("Full quality at what share of the calls", _list(told)) if told else "",
         _section("Quality against network calls", _plots(_fronts(results))),
+        _section("Corrected sampling at equal calls", _corrected(runs)),
         _section("Over the setting that varies", _plots(_curves(results))),
         _section("All points", "".join(_tables(results))),
         _section("In words", _list([line for run in results for line in verdicts(run)])),
@@ -70,6 +72,15 @@ def _fronts(results: list[Results]) -> dict[str, Figure]:
     points = [point for run in results for point in run.points]
     present = [m for m in HEADLINE if any(m.key in p.values for p in points)]
     return {m.heading: pareto_figure(results, [m], "outside lower center") for m in present}
+
+
+def _corrected(runs: Sequence[tuple[Path, Results]]) -> str:
+    report = corrected_report(runs)
+    tables = [
+        f"<h3>{escape(name)}</h3>{_table(content)}" for name, content in report.tables.items()
+    ]
+    note = f"<p>{escape(BEST_PLAIN)}</p>" if tables else ""
+    return _plots(report.figures) + note + "".join(tables)
 
 
 def _curves(results: list[Results]) -> dict[str, Figure]:

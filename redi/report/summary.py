@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+
 from redi.files import write_durably, write_json
 from redi.report.claim import claims, sentences
+from redi.report.corrected import BEST_PLAIN, corrected_report
 from redi.report.curves import curves_plot
 from redi.report.labels import DASH, HEADLINE, METHODS, calls
 from redi.report.pareto import front_of, pareto_plot
 from redi.report.results import Point, Results, find_runs, load_results
-from redi.report.table import NOTE, markdown_points
+from redi.report.table import NOTE, Grid, markdown_grid, markdown_points
 from redi.report.verdict import calls_at_full_quality, verdicts
 
 SCHEMA = 1
@@ -46,8 +50,13 @@ def summarise(root: Path) -> Summary:
     write_json(paths.json, _json(runs))
     rows = [_row(run, point) for run in runs for point in run.points]
     write_durably(paths.csv, lambda temporary: _write_csv(temporary, rows))
-    told = sentences(claims(list(zip(find_runs(root), runs, strict=True))))
-    text = _markdown(runs, [paths.plot.name] + [curves.name] * drawn, told)
+    named = list(zip(find_runs(root), runs, strict=True))
+    corrected = corrected_report(named)
+    plots = [paths.plot.name] + [curves.name] * drawn
+    for name, figure in corrected.figures.items():
+        plots.append(f"{name}.png")
+        write_durably(root / plots[-1], partial(_save_figure, figure))
+    text = _markdown(runs, plots, sentences(claims(named)), corrected.tables)
     write_durably(paths.markdown, lambda temporary: _write_text(temporary, text))
     return paths
 
@@ -102,15 +111,28 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def _save_figure(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png", dpi=110)
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def _markdown(runs: Sequence[Results], plots: Sequence[str], told: Sequence[str]) -> str:
+def _markdown(
+    runs: Sequence[Results], plots: Sequence[str], told: Sequence[str], tables: dict[str, Grid]
+) -> str:
     several = len(runs) > 1
     count = f"{len(runs)} finished run{'s' if several else ''}."
     parts = ["# Summary", f"{count} {NOTE}", *(f"![{Path(p).stem}]({p})" for p in plots)]
     parts += ["\n".join(f"- {line}" for line in told)] if told else []
+    if tables:
+        parts += ["## Corrected sampling at equal calls", BEST_PLAIN]
+        parts += [
+            text
+            for name, content in tables.items()
+            for text in (f"### {name}", markdown_grid(content))
+        ]
     if several:
         parts.append("Points that differ in nothing but their timing are shown once.")
     for sampler, points in _by_sampler(runs).items():

@@ -84,7 +84,11 @@ def markdown_table(results: Results) -> str:
 
 def markdown_points(points: Sequence[Point]) -> str:
     """A Markdown table of points from one or several runs, without a final newline."""
-    content = grid(points)
+    return markdown_grid(grid(points))
+
+
+def markdown_grid(content: Grid) -> str:
+    """Any grid as a Markdown table, without a final newline."""
     rule = ["---" if i < content.left else "---:" for i in range(len(content.headings))]
     rows = [["".join(map(_marked, cell)) for cell in row] for row in content.rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [content.headings, rule, *rows])

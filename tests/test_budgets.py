@@ -1,0 +1,84 @@
+"""Corrected sampling at equal calls: ratios, matches and power laws against known numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from redi.report.budgets import budgets, power_law
+from redi.report.html import html_report
+from redi.report.summary import summarise
+
+PROMPTS, NOISES = 40, 2
+
+
+def write_run(folder: Path, corrected: dict[int, float], kb_size: int = 8) -> Path:
+    """A run whose plain errors are 1 / calls for 'a' and 2 / calls for 'b', times a difficulty."""
+    folder.mkdir(parents=True)
+    difficulty = np.random.default_rng(0).uniform(0.5, 1.5, PROMPTS * NOISES)
+    difficulty /= difficulty.mean()
+    errors = {f"corrected@{calls}": share / calls for calls, share in corrected.items()}
+    for calls in corrected:
+        errors |= {f"plain@{calls}:a": 1 / calls, f"plain@{calls}:b": 2 / calls}
+    rows = [
+        {
+            "method": name,
+            "query": i // NOISES,
+            "noise": i % NOISES,
+            "prompt": f"prompt {i // NOISES}",
+        }
+        | {"latent_error": e * hard}
+        for name, e in errors.items()
+        for i, hard in enumerate(difficulty)
+    ]
+    rows += [{"method": "full", "query": i, "noise": 0, "prompt": f"prompt {i}"} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "per_image.parquet")
+    common = {"sampler": "a", "steps": 30, "count": len(difficulty), "psnr": 30.0}
+    points = [{"method": "full", "nfe": 30.0, **common}]
+    points += [
+        {"method": "corrected", "nfe": float(n), "kb_size": kb_size, **common} for n in corrected
+    ]
+    content = {"schema": 1, "provenance": {}, "config": {}, "reference": {}, "points": points}
+    (folder / "results.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_ratios_are_to_the_best_plain_sampler_and_paired(tmp_path: Path) -> None:
+    rows = budgets(write_run(tmp_path / "run", {2: 0.8, 4: 0.5, 8: 0.4}))
+    assert [row.calls for row in rows] == [2, 4, 8]
+    assert {row.best for row in rows} == {"a"}
+    for row, share in zip(rows, (0.8, 0.5, 0.4), strict=True):
+        assert row.corrected.count == PROMPTS  # over prompts, not pictures
+        # the difficulty of a prompt cancels: the interval has no width
+        assert row.ratio.mean == pytest.approx(share)
+        assert (row.ratio.low, row.ratio.high) == (pytest.approx(share), pytest.approx(share))
+        assert row.corrected.low < row.corrected.mean < row.corrected.high
+    # error 1 / calls: 0.8 of that at 2 calls is reached with 2 / 0.8 calls
+    assert [row.calls_to_match for row in rows[:2]] == [pytest.approx(2.5), pytest.approx(8)]
+    assert rows[2].calls_to_match is None
+    assert budgets(tmp_path / "run", "latent_error_converged") == []
+
+
+def test_a_power_law_is_found() -> None:
+    law = power_law([10, 100, 1000], [3 * size**-0.25 for size in (10, 100, 1000)])
+    assert (law.scale, law.exponent) == (pytest.approx(3), pytest.approx(0.25))
+    assert law(16) == pytest.approx(1.5)
+
+
+def test_reports_hold_tables_and_figures(tmp_path: Path) -> None:
+    write_run(tmp_path / "one" / "run", {2: 0.8, 4: 0.5})
+    summarise(tmp_path / "one")
+    text = (tmp_path / "one" / "summary.md").read_text()
+    assert "| 4 | a | 0.2500" in text and "**0.50 [0.50, 0.50]**" in text and "2.5 calls" in text
+    assert (tmp_path / "one" / "budgets.png").is_file()
+    for size in (8, 32, 128):
+        write_run(tmp_path / "sweep" / str(size), {2: size**-0.5}, size)
+    summarise(tmp_path / "sweep")
+    assert (tmp_path / "sweep" / "growth.png").is_file()
+    page = html_report(tmp_path / "sweep").read_text()
+    assert "Corrected sampling at equal calls" in page and "128: latent error to its own" in page
