@@ -121,7 +121,8 @@ class CorrectionConfig:
 
     #: network calls of each corrected run; empty: none
     calls: list[int] = field(default_factory=list)
-    #: plain samplers that run with as many calls: name[:order][:karras][:spacing]
+    #: plain samplers that run with as many calls: name[:order][:karras][:spacing], or
+    #: name:lateP, on levels placed as corrected ones
     against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
     #: ddim | dpm_solver_pp | pndm | unipc: what is corrected
     base: str = "ddim"
@@ -149,6 +150,10 @@ class CorrectionConfig:
     patches: list[int] = field(default_factory=lambda: [1, 3])
     #: groups of trajectories that the local map's choices leave out in turn
     folds: int = 8
+    #: where the calls lie: even, karras, lateP (long strides first for P > 1)
+    levels: list[str] = field(default_factory=lambda: ["even", "late1.4", "late1.8", "late2.3"])
+    #: trajectories that the alternatives of `levels` are tried on
+    trials: int = 64
 
 
 @dataclass

@@ -40,6 +40,8 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
         if point["method"] == "corrected":
             assert point["kb_size"] == 8 and point["key_step"] is None
             assert 0 < point["predicted_latent_error"] and 0 < point["latent_error"]
+            assert (point["levels"][0], point["levels"][-1]) == (0, 10)
+            assert len(point["parts"]) == point["nfe"] == len(point["levels"]) - 1
     fitted = list((tmp_path / "kb").glob("*/corrections/*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in fitted]
     assert len(fitted) == 2
@@ -55,7 +57,9 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
 def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_converged_run(
     tiny_config: Config, tmp_path: Path
 ) -> None:
-    config = corrected(tiny_config, against=["dpm_solver_pp:3:karras", "pndm", "ddim:leading"])
+    config = corrected(
+        tiny_config, against=["dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2"]
+    )
     config.correction.calls = [2, 5]
     config.metrics.converged_steps = 50
     folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
@@ -64,13 +68,13 @@ def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_conver
     # PNDM takes one call more than updates, and at least two updates
     assert set(plain) == {
         (name, n)
-        for name in ("dpm_solver_pp:3:karras", "pndm", "ddim:leading")
+        for name in ("dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2")
         for n in (2, 5)
         if (name, n) != ("pndm", 2)
     }
     assert plain["pndm", 5]["steps"] == 4
-    errors = {p["method"]: p["latent_error_converged"] for p in points if p["nfe"] in (5, 10)}
-    assert 0 < errors["full"] < errors["plain"]
+    full = next(p for p in points if p["method"] == "full")
+    assert 0 < full["latent_error_converged"] < plain["ddim:leading", 5]["latent_error_converged"]
 
 
 def test_the_noise_of_a_bank_has_its_own_kernels(tiny_config: Config, tmp_path: Path) -> None:
@@ -95,8 +99,10 @@ def test_bad_settings_are_refused_before_any_work(tiny_config: Config) -> None:
         recipe_from(config)
 
 
-@pytest.mark.parametrize("text", ["ddim:3", "dpm_solver_pp:4", "dpm_solver_pp:fast"])
+@pytest.mark.parametrize(
+    "text", ["ddim:3", "dpm_solver_pp:4", "dpm_solver_pp:fast", "deis:late2", "ddim:late"]
+)
 def test_a_rival_that_does_not_exist_is_refused(tiny_config: Config, text: str) -> None:
     config = corrected(tiny_config, against=[text])
-    with pytest.raises(UsageError, match="order|does nothing"):
+    with pytest.raises(UsageError, match="order|does nothing|only ddim|lateP"):
         recipe_from(config)

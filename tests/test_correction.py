@@ -11,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
+from redi.correction import Correction, Plan, Recipe, fit_correction, plan, run_corrected
 from redi.correction.base import BASES
 from redi.correction.kernel import Choice, affinity, fit_kernel
+from redi.correction.levels import best_plan
 from redi.correction.local import fit_local
+from redi.correction.plan import coarse_steps
 from redi.correction.predict import predict_all
 from redi.correction.store import correction_path, load_correction, save_correction
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import run_plain
+from redi.metrics.paired import latent_error
 from redi.models.mixture import MixtureModel
 from redi.samplers import Sampler, build_sampler
 
@@ -45,10 +48,11 @@ def fit(
     recipe: Recipe,
     name: str = "dpm_solver_pp",
     partitions: Tensor | None = None,
+    placement: str = "even",
 ) -> Correction:
     sampler = build_sampler(name, model.scheduler_config, STEPS, "trailing")
     states = reference(model, sampler, prompts, noise)
-    chosen = plan(sampler, calls)
+    chosen = plan(sampler, calls, placement)
     return fit_correction(
         chosen,
         recipe,
@@ -210,6 +214,51 @@ def test_patch_maps_are_found_and_judged_by_left_out_trajectories() -> None:
     assert torch.allclose(without(planes[1::4]), guess[1::4].float(), atol=1e-5)
 
 
+@given(st.integers(1, 40), st.sampled_from(["even", "karras", "late0.3", "late1.6", "late9"]))
+@settings(max_examples=60, deadline=None)
+def test_levels_rise_from_the_start_to_the_end(calls: int, placement: str) -> None:
+    rho = torch.logspace(1.2, -2, 41, dtype=torch.float64)
+    steps = coarse_steps(rho, calls, placement)
+    assert (steps[0], steps[-1], len(steps)) == (0, 40, calls + 1)
+    assert all(a < b for a, b in zip(steps[:-1], steps[1:], strict=True))
+
+
+def test_levels_lie_where_their_name_says() -> None:
+    rho = torch.linspace(10, 0, 31, dtype=torch.float64)
+    assert coarse_steps(rho, 4) == (0, 8, 15, 22, 30)
+    assert coarse_steps(rho, 4, "late1") == (0, 8, 15, 22, 30)
+    assert coarse_steps(rho, 4, "late2") == (0, 13, 22, 28, 30)
+    strides = torch.tensor(coarse_steps(rho, 6, "karras")).diff()
+    assert strides[0] == strides.max()  # rho falls linearly here: Karras steps are long at first
+
+
+def test_levels_are_chosen_by_the_error_of_left_out_trajectories(
+    model: MixtureModel, split: tuple[list[str], list[str]]
+) -> None:
+    known, queries = split
+    noise, recipe = shared(model, 48), Recipe(parts=("local", "kernel"))
+    sampler = build_sampler("dpm_solver_pp", model.scheduler_config, STEPS, "trailing")
+    fitted: dict[tuple[int, ...], Correction] = {}
+
+    def fit_plan(tried: Plan) -> Correction:
+        placement = names[tried.steps]
+        fitted[tried.steps] = fit(model, known[:48], noise, 3, recipe, placement=placement)
+        return fitted[tried.steps]
+
+    plans = {name: plan(sampler, 3, name) for name in ("even", "late0.4", "late3")}
+    names = {chosen.steps: name for name, chosen in plans.items()}
+    best = best_plan(list(plans.values()), fit_plan)
+    conditioning, start = model.encode(queries), shared(model, len(queries))
+    full = run_plain(model, sampler, conditioning, start).latents
+    errors = {}
+    for steps, correction in fitted.items():
+        mine = run_corrected(model, correction, conditioning, start, [0] * len(queries)).latents
+        errors[steps] = float(latent_error(mine, full).mean())
+    assert len(fitted) == 3 and min(errors, key=lambda steps: errors[steps]) == best.steps
+    only = best_plan([plans["even"], plan(sampler, 3, "late1")], lambda tried: pytest.fail("one"))
+    assert only.steps == plans["even"].steps
+
+
 def test_a_saved_correction_computes_the_same(
     model: MixtureModel, split: tuple[list[str], list[str]], tmp_path: Path
 ) -> None:
@@ -218,15 +267,16 @@ def test_a_saved_correction_computes_the_same(
     path = correction_path(tmp_path, "0" * 8, 3, Recipe(parts=("both",)))
     assert path != correction_path(tmp_path, "1" * 8, 3, Recipe(parts=("both",)))
     save_correction(path, fitted)
-    again = load_correction(path, fitted.plan)
+    again = load_correction(path, fitted.plan.sampler)
+    assert again.plan.steps == fitted.plan.steps
     noise, conditioning = shared(model, 4), model.encode(queries[:4])
     both = [run_corrected(model, c, conditioning, noise, [0] * 4).latents for c in (fitted, again)]
     assert torch.equal(*both)
     with pytest.raises(UsageError, match="another plan"):
-        load_correction(path, plan(fitted.plan.sampler, 4))
+        load_correction(path, build_sampler("ddim", model.scheduler_config, 10, "trailing"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UsageError, match="is damaged"):
-        load_correction(path, fitted.plan)
+        load_correction(path, fitted.plan.sampler)
 
 
 def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
@@ -242,8 +292,13 @@ def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
         ("patches", (2,), "odd"),
         ("ridges", (0.0,), "positive"),
         ("folds", 1, "folds=1"),
+        ("levels", ("late",), "correction.levels has 'late'"),
+        ("levels", (), "empty"),
+        ("trials", 1, "trials=1"),
     ):
         with pytest.raises(UsageError, match=words):
             Recipe(**{field: value})
+    with pytest.raises(UsageError, match="states=exact"):
+        Recipe(states="exact", levels=("even", "late2"))
     with pytest.raises(UsageError, match="correction.features has 'colour'"):
         fit(model, ["a", "b"], shared(model, 2), 2, Recipe(features=("colour",)))

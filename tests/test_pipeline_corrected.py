@@ -105,7 +105,7 @@ def test_what_cannot_work_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="call redi.fit"):
         enable()
-    with pytest.raises(UsageError, match="no latents after step 2"):
+    with pytest.raises(UsageError, match="no latents after step 4"):
         enable(num_inference_steps=5)
     with pytest.raises(UsageError, match="needs num_inference_steps"):
         enable(num_inference_steps=None)

@@ -1,6 +1,6 @@
 """Retrieval-corrected sampling: few even calls, truncation errors from the KB."""
 
-from redi.correction.corrector import Correction, StepCorrection
+from redi.correction.corrector import Correction, StepCorrection, uncorrected
 from redi.correction.fit import Recipe, fit_correction
 from redi.correction.plan import Plan, plan
 from redi.correction.run import run_corrected
@@ -13,4 +13,5 @@ __all__ = [
     "fit_correction",
     "plan",
     "run_corrected",
+    "uncorrected",
 ]

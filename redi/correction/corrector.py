@@ -88,6 +88,12 @@ class Correction:
         return replace(self, steps=tuple(step.to(device) for step in self.steps))
 
 
+def uncorrected(plan: Plan, base: str) -> Correction:
+    """A plain sampler on the levels of a plan: every correction is zero."""
+    nothing = StepCorrection(Features((), ()), None, {}, {})
+    return Correction(plan, base, (nothing,) * plan.calls, None)
+
+
 def _in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Apply a map to fixed numbers of rows, the last padded: rounding may depend on the shape."""
     parts = []

@@ -21,7 +21,7 @@ from redi.correction.corrector import PARTS, Correction, StepCorrection, base_st
 from redi.correction.features import FEATURES, fit_features
 from redi.correction.kernel import KERNELS, Choice, KernelRidge, fit_kernel
 from redi.correction.local import PatchRidge, fit_local
-from redi.correction.plan import Plan
+from redi.correction.plan import Plan, check_levels
 from redi.correction.predict import Prediction
 from redi.errors import UsageError
 
@@ -41,6 +41,10 @@ class Recipe:
     ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     patches: tuple[int, ...] = (1, 3)
     folds: int = 8
+    #: where the few levels lie (`coarse_steps`)
+    levels: tuple[str, ...] = ("even",)
+    #: trajectories that alternatives of `levels` are tried on
+    trials: int = 64
     choices: list[Choice] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +68,17 @@ class Recipe:
             raise UsageError("correction.parts, .patches and .kernels need at least one entry each")
         if self.folds < 2:
             raise UsageError(f"correction.folds={self.folds} is too small: use at least 2")
+        for placement in self.levels:
+            check_levels(placement)
+        if not self.levels:
+            raise UsageError("correction.levels is empty: use at least ['even']")
+        if self.trials < 2:
+            raise UsageError(f"correction.trials={self.trials} is too small: use at least 2")
+        if len(self.levels) > 1 and self.states != "visited":
+            raise UsageError(
+                f"correction.levels={list(self.levels)} are chosen by the error of left-out "
+                f"trajectories, which correction.states={self.states} does not have: name one"
+            )
         grid = [Choice(k, w, r) for k in self.kernels for w in self.widths for r in self.ridges]
         object.__setattr__(self, "choices", grid)
 

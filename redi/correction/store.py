@@ -20,8 +20,9 @@ from redi.correction.local import PatchRidge
 from redi.correction.plan import Plan
 from redi.errors import UsageError
 from redi.files import write_durably
+from redi.samplers import Sampler
 
-_FORMAT = "redi correction 1"
+_FORMAT = "redi correction 2"
 
 
 def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Path:
@@ -55,8 +56,8 @@ def save_correction(path: Path, correction: Correction) -> None:
     write_durably(path, lambda temporary: save_file(whole, temporary, metadata))
 
 
-def load_correction(path: Path, plan: Plan) -> Correction:
-    """Read a correction of this plan; a `UsageError` names a file that is damaged or foreign."""
+def load_correction(path: Path, sampler: Sampler) -> Correction:
+    """Read a correction to this reference; a `UsageError` names a damaged or foreign file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -67,8 +68,9 @@ def load_correction(path: Path, plan: Plan) -> Correction:
         raise UsageError(
             f"the correction {str(path)!r} is damaged ({error}): delete it, it is fitted again"
         ) from None
-    if metadata.get("format") != _FORMAT or tuple(content["steps"]) != plan.steps:
+    if metadata.get("format") != _FORMAT or content["steps"][-1] != sampler.num_steps:
         raise UsageError(f"the correction {str(path)!r} is of another plan: delete it")
+    plan = Plan(sampler, tuple(content["steps"]))
     return Correction(plan, content["base"], tuple(steps), tensors.get("predicted_error"))
 
 

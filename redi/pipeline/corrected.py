@@ -21,12 +21,12 @@ from redi.inference import step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.pipeline.coarse import SUPPORTED, Probe, ProbeProxy
 from redi.pipeline.identity import model_identity, require_same, schedule_identity
-from redi.pipeline.recording import query
+from redi.pipeline.recording import LEVELS, query
 from redi.pipeline.session import attach, detach
 from redi.samplers import adapt
 
 #: a pipeline shows its scheduler the guided prediction alone
-RECIPE = Recipe(features=("prediction", "clean", "previous", "earlier"))
+RECIPE = Recipe(features=("prediction", "clean", "previous", "earlier"), levels=(LEVELS,))
 
 
 def coarse_plan(pipe: Any, kb: KnowledgeBase, calls: int) -> Plan:
@@ -47,7 +47,7 @@ def coarse_plan(pipe: Any, kb: KnowledgeBase, calls: int) -> Plan:
             f"method='corrected' does not work with the sampler {sampler.name}: use one of "
             f"{', '.join(SUPPORTED)}"
         )
-    found = plan(sampler, calls)
+    found = plan(sampler, calls, LEVELS)
     stored = {column.group for column in kb.manifest.columns if column.name == "latents"}
     lacking = [step for step in found.steps[1:] if step_group(step) not in stored]
     if lacking:
@@ -67,7 +67,7 @@ def fitted(pipe: Any, kb: KnowledgeBase, calls: int) -> Correction:
             f"num_inference_steps={calls} has no fitted correction beside the KB "
             f"{str(kb.root)!r}: call redi.fit(pipe, kb, num_inference_steps={calls}, ...) once"
         )
-    return load_correction(path, chosen)
+    return load_correction(path, chosen.sampler)
 
 
 def fit(

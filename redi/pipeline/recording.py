@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redi.correction.plan import coarse_steps
+from redi.correction.plan import check_calls, check_reference, coarse_steps
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import step_group
@@ -21,6 +21,9 @@ from redi.pipeline.identity import model_identity, schedule_identity, stored_sha
 from redi.pipeline.session import attach, detach
 from redi.samplers import Sampler, SamplerState
 from redi.tasks.provenance import versions
+
+#: where the calls of corrected runs lie: late levels leave less over, on the embedded model
+LEVELS = "late1.6"
 
 
 class Recording:
@@ -48,7 +51,10 @@ class Recording:
             for step in steps:
                 if not 1 <= step <= last:
                     raise UsageError(f"{name} has {step}: use steps from 1 to {last}")
-        coarse = {s for calls in self.budgets for s in coarse_steps(last, calls, "budgets")[1:]}
+        for calls in self.budgets:
+            check_calls(last, calls, "budgets")
+        rho = check_reference(sampler) if self.budgets else sampler.levels.rho
+        coarse = {s for calls in self.budgets for s in coarse_steps(rho, calls, LEVELS)[1:]}
         self.steps = [*key, *sorted((set(self.value_steps) | coarse) - set(key))]
         self.sampler, self.kept = sampler, {}
 

@@ -19,7 +19,11 @@ _TEXT = ("method", "sampler")
 _COUNTS = ("steps", "count")
 _SETTING_COUNTS = ("key_step", "value_step", "kb_size", "neighbours", "seed")
 _SETTING_TEXT = ("estimator", "resume", "noise_policy", "noise")
-_KNOWN = (*_TEXT, *_COUNTS, *_SETTING_COUNTS, *_SETTING_TEXT, "nfe", "guidance_scale")
+_DETAILS = ("levels", "parts")  # lists that no table shows
+_KNOWN = (
+    *(*_TEXT, *_COUNTS, *_SETTING_COUNTS, *_SETTING_TEXT, *_DETAILS),
+    *("nfe", "guidance_scale"),
+)
 _BOUNDS = ("_low", "_high")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from redi.config import Config, DataConfig, ModelConfig
-from redi.correction.plan import coarse_steps
+from redi.correction.plan import check_calls, check_reference, coarse_steps
 from redi.data.atlas import ASSETS, STYLES
 from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
@@ -106,7 +106,8 @@ def check(config: Config) -> Setting:
     check_logger(config.logger)
     noise_from(config)
     stored_steps(config, setting)
-    correction_steps(config)
+    for calls in config.correction.calls:
+        check_calls(config.sampling.steps, calls)
     precisions(config)
     if config.retrieval.index not in INDEXES:
         raise UsageError(
@@ -237,10 +238,12 @@ def stored_steps(config: Config, setting: Setting) -> list[int]:
     return [k, *sorted(values | {n})]
 
 
-def correction_steps(config: Config) -> list[int]:
+def correction_steps(config: Config, sampler: Sampler) -> list[int]:
     """Steps that the corrections of all budgets start from or lead to, beyond the start."""
-    budgets = [coarse_steps(config.sampling.steps, calls) for calls in config.correction.calls]
-    return sorted({step for steps in budgets for step in steps if step})
+    chosen = config.correction
+    rho = check_reference(sampler) if chosen.calls else sampler.levels.rho
+    plans = [coarse_steps(rho, n, levels) for n in chosen.calls for levels in chosen.levels]
+    return sorted({step for steps in plans for step in steps if step})
 
 
 def precisions(config: Config) -> tuple[str, str]:
@@ -263,7 +266,7 @@ def manifest_from(
         Column(step_group(setting.key_step), "prediction", shape, value),
         Column("prompt", "embedding", (model.text_encoder.config.hidden_size,), key),
     ]
-    levels = correction_steps(config)
+    levels = correction_steps(config, sampler)
     columns += [Column(step_group(s), "latents", shape, value) for s in levels if s not in steps]
     for step in steps[1:]:
         columns.append(Column(step_group(step), "latents", shape, value))

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from redi.config import Config
-from redi.correction import Correction, Recipe, fit_correction, plan, run_corrected
-from redi.correction.plan import Plan, coarse_steps
+from redi.correction import (
+    Correction,
+    Recipe,
+    fit_correction,
+    plan,
+    run_corrected,
+    uncorrected,
+)
+from redi.correction.levels import best_plan
+from redi.correction.plan import Plan, check_calls
 from redi.correction.predict import predict_all
 from redi.correction.store import correction_path, load_correction, save_correction
 from redi.errors import UsageError
@@ -32,7 +40,7 @@ def recipe_from(config: Config) -> Recipe:
     if len(set(chosen.calls)) != len(chosen.calls):
         raise UsageError(f"correction.calls={list(chosen.calls)} names a budget twice")
     for calls in chosen.calls:
-        coarse_steps(config.sampling.steps, calls)
+        check_calls(config.sampling.steps, calls)
     return Recipe(
         base=chosen.base,
         states=chosen.states,
@@ -43,6 +51,8 @@ def recipe_from(config: Config) -> Recipe:
         ridges=tuple(chosen.ridges),
         patches=tuple(chosen.patches),
         folds=chosen.folds,
+        levels=tuple(chosen.levels),
+        trials=chosen.trials,
     )
 
 
@@ -55,9 +65,25 @@ def fit_all(
         path = correction_path(kb.root, kb.content_hash, calls, recipe)
         if path.is_file():
             continue
-        chosen = plan(sampler_from(config, model), calls)
+        chosen = _placed(config, kb, model, calls, recipe, say)
         say(f"Fitting {calls} corrections to {len(kb)} trajectories: {path}")
         save_correction(path, _fit(config, kb, model, chosen, recipe))
+
+
+def _placed(
+    config: Config,
+    kb: KnowledgeBase,
+    model: TextToImageModel,
+    calls: int,
+    recipe: Recipe,
+    say: Callable[[str], None],
+) -> Plan:
+    sampler = sampler_from(config, model)
+    plans = [plan(sampler, calls, placement) for placement in recipe.levels]
+    if len(plans) > 1:
+        say(f"Placing {calls} calls: {len(plans)} alternatives on {recipe.trials} trajectories")
+    few = KnowledgeBase(kb.root, min(recipe.trials, len(kb)), hashes=False)
+    return best_plan(plans, lambda tried: _fit(config, few, model, tried, recipe))
 
 
 def _fit(
@@ -96,15 +122,22 @@ class CorrectedMethods:
         self.config, self.model, self.runs = config, model, runs
         self.corrections: dict[str, Correction] = {}
         self.plain: dict[str, tuple[Rival, Sampler]] = {}
+        self.placed: dict[str, Correction] = {}  # plain samplers on levels of the reference
         for calls in config.correction.calls:
             path = correction_path(kb.root, kb.content_hash, calls, recipe)
-            found = load_correction(path, plan(reference, calls))
+            found = load_correction(path, reference)
             self.corrections[f"corrected@{calls}"] = found.to(model.device)
             for text in config.correction.against:
                 chosen = rival(text, config.sampler.timestep_spacing)
+                name = f"plain@{calls}:{text}"
+                if chosen.placement is not None:
+                    self.placed[name] = uncorrected(
+                        plan(reference, calls, chosen.placement), chosen.name
+                    )
+                    continue
                 sampler = chosen.with_calls(model.scheduler_config, calls)
                 if sampler is not None:
-                    self.plain[f"plain@{calls}:{text}"] = chosen, sampler
+                    self.plain[name] = chosen, sampler
 
     def outcomes(
         self, conditioning: Conditioning, noise: Tensor, partitions: list[int]
@@ -114,7 +147,7 @@ class CorrectedMethods:
             name: self.runs.run(sampler, conditioning, noise)
             for name, (_, sampler) in self.plain.items()
         }
-        for name, correction in self.corrections.items():
+        for name, correction in {**self.placed, **self.corrections}.items():
             results[name] = run_corrected(self.model, correction, conditioning, noise, partitions)
         return results
 
@@ -132,6 +165,9 @@ class CorrectedMethods:
         if name in self.plain:
             chosen, sampler = self.plain[name]
             return {"method": "plain", "sampler": chosen.label, "steps": sampler.num_steps}
+        if name in self.placed:
+            label = name.split(":", 1)[1]
+            return {"method": "plain", "sampler": label, "steps": self.placed[name].plan.calls}
         correction = self.corrections[name]
         fields: dict[str, Any] = {
             "method": "corrected",
@@ -139,6 +175,8 @@ class CorrectedMethods:
             "steps": correction.plan.calls,
             "kb_size": self.config.kb.size,
             "estimator": self.config.correction.base,
+            "levels": list(correction.plan.steps),
+            "parts": [step.part for step in correction.steps],
         }
         if correction.predicted_error is not None:
             fields["predicted_latent_error"] = float(correction.predicted_error.mean())

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from redi.correction.base import BASES
+from redi.correction.plan import check_levels
 from redi.errors import UsageError
 from redi.samplers import SAMPLERS, Sampler, SamplerOptions, build_sampler, check_options
 from redi.samplers.catalogue import SPACINGS
 
-_WORDS = f"1, 2, 3 (order), karras, {', '.join(SPACINGS)}"
+_WORDS = f"1, 2, 3 (order), karras, {', '.join(SPACINGS)}, or lateP alone"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Rival:
     label: str
     name: str
     options: SamplerOptions
+    #: levels among those of the reference in the place of the sampler's own (`coarse_steps`)
+    placement: str | None = None
 
     def sampler(self, model_config: Mapping[str, Any], steps: int) -> Sampler:
         """The sampler with `steps` updates on a model's noise schedule."""
@@ -42,6 +46,14 @@ def rival(text: str, spacing: str | None) -> Rival:
     name, *words = text.split(":")
     if name not in SAMPLERS:
         raise UsageError(f"correction.against has {name!r}; use any of {', '.join(SAMPLERS)}")
+    if len(words) == 1 and words[0].startswith("late"):
+        check_levels(words[0], "correction.against")
+        if name not in BASES:
+            raise UsageError(
+                f"correction.against has {text!r}; only {', '.join(BASES)} run on levels of the "
+                "reference"
+            )
+        return Rival(text, name, SamplerOptions(), words[0])
     takes = SAMPLERS[name].options
     options = SamplerOptions(timestep_spacing=spacing if "timestep_spacing" in takes else None)
     for word in words:
