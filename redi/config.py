@@ -105,7 +105,7 @@ class RetrievalConfig:
     neighbours: int = 1
     #: paper | transport | delta
     estimator: str = "paper"
-    #: least_squares | affine | softmax | uniform; null: the estimator's own
+    #: least_squares | affine | kernel | softmax | uniform; null: the estimator's own
     weights: str | None = None
     #: rewarm | retrieved | legacy
     resume: str = "rewarm"
@@ -154,6 +154,13 @@ class CorrectionConfig:
     levels: list[str] = field(default_factory=lambda: ["even", "late1.4", "late1.8", "late2.3"])
     #: trajectories that the alternatives of `levels` are tried on
     trials: int = 64
+    #: kernel regression on so many nearest trajectories of each query; null: on all
+    nearest: int | None = None
+    #: relative error of the final latents that an image may have: adds a corrected point whose
+    #: queries get as many of `calls` as they need; null: none
+    tolerance: float | None = None
+    #: share of images that may exceed the tolerance
+    risk: float = 0.1
 
 
 @dataclass

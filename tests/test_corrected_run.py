@@ -12,7 +12,7 @@ from rich.console import Console
 from redi.config import Config, CorrectionConfig, MetricsConfig
 from redi.errors import UsageError
 from redi.tasks.assemble import check
-from redi.tasks.corrected import recipe_from
+from redi.tasks.fit_corrections import recipe_from
 from redi.tasks.run import main_job
 
 

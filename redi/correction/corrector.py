@@ -12,12 +12,15 @@ from redi.correction.base import BASES, Visit
 from redi.correction.features import Features
 from redi.correction.kernel import KernelRidge
 from redi.correction.local import PatchRidge
+from redi.correction.nearest import NearestRidge
 from redi.correction.plan import Plan
 from redi.errors import UsageError
 
 _ROWS = 16  # queries that a correction is computed for at a time
 #: what may correct a step: nothing, the patch map, the kernel regression, or one on the other
 PARTS = ("none", "local", "kernel", "both")
+
+Kernels = dict[int, KernelRidge | NearestRidge]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class StepCorrection:
 
     features: Features
     local: PatchRidge | None
-    kernels: dict[int, KernelRidge]  # by noise partition; empty: none
+    kernels: Kernels  # by noise partition; empty: none
     #: mean squared error of the step on left-out trajectories, by part
     errors: dict[str, float]
 
@@ -59,7 +62,9 @@ class StepCorrection:
     def to(self, device: torch.device) -> StepCorrection:
         """The same correction on another device."""
         local = None if self.local is None else self.local.to(device)
-        kernels = {partition: kernel.to(device) for partition, kernel in self.kernels.items()}
+        kernels: Kernels = {
+            partition: kernel.to(device) for partition, kernel in self.kernels.items()
+        }
         return replace(self, local=local, kernels=kernels)
 
 

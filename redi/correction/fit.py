@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from redi.correction.base import BASES, Visit, visit
-from redi.correction.corrector import PARTS, Correction, StepCorrection, base_step
+from redi.correction.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
 from redi.correction.features import FEATURES, fit_features
-from redi.correction.kernel import KERNELS, Choice, KernelRidge, fit_kernel
+from redi.correction.kernel import KERNELS, Choice, fit_kernel
 from redi.correction.local import PatchRidge, fit_local
+from redi.correction.nearest import fit_nearest
 from redi.correction.plan import Plan, check_levels
 from redi.correction.predict import Prediction
 from redi.errors import UsageError
@@ -45,6 +46,8 @@ class Recipe:
     levels: tuple[str, ...] = ("even",)
     #: trajectories that alternatives of `levels` are tried on
     trials: int = 64
+    #: kernel regressions on so many nearest trajectories; None: on all
+    nearest: int | None = None
     choices: list[Choice] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class Recipe:
             check_levels(placement)
         if not self.levels:
             raise UsageError("correction.levels is empty: use at least ['even']")
+        if self.nearest is not None and self.nearest < 1:
+            raise UsageError(f"correction.nearest={self.nearest} is too small: use at least 1")
         if self.trials < 2:
             raise UsageError(f"correction.trials={self.trials} is too small: use at least 2")
         if len(self.levels) > 1 and self.states != "visited":
@@ -126,7 +131,7 @@ def fit_step(
     """The part with the least left-out error, and its left-out predictions (K, C, H, W)."""
     features = fit_features(recipe.features, visits, partitions)
     planes = features(visits)
-    candidates: dict[str, tuple[PatchRidge | None, dict[int, KernelRidge], Tensor]] = {}
+    candidates: dict[str, tuple[PatchRidge | None, Kernels, Tensor]] = {}
     if "none" in recipe.parts:
         candidates["none"] = (None, {}, torch.zeros_like(residual))
     if {"local", "both"} & set(recipe.parts):
@@ -150,12 +155,17 @@ def fit_step(
 
 def _fit_kernels(
     recipe: Recipe, planes: Tensor, residual: Tensor, partitions: Tensor
-) -> tuple[dict[int, KernelRidge], Tensor]:
-    kernels, left_out = {}, torch.empty_like(residual)
+) -> tuple[Kernels, Tensor]:
+    kernels: Kernels = {}
+    left_out = torch.empty_like(residual)
     for partition in partitions.unique().tolist():
         rows = (partitions == partition).nonzero()[:, 0]
-        kernels[partition], guess, _ = fit_kernel(
-            planes[rows].flatten(1), residual[rows].flatten(1), recipe.choices
-        )
+        inputs, targets = planes[rows].flatten(1), residual[rows].flatten(1)
+        if recipe.nearest is None:
+            kernels[partition], guess, _ = fit_kernel(inputs, targets, recipe.choices)
+        else:
+            kernels[partition], guess, _ = fit_nearest(
+                inputs, targets, recipe.choices, recipe.nearest
+            )
         left_out[rows] = guess.reshape(residual[rows].shape)
     return kernels, left_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redi.correction.corrector import Correction, StepCorrection
+from redi.correction.adaptive import BudgetPolicy
+from redi.correction.corrector import Correction, Kernels, StepCorrection
 from redi.correction.features import Features
 from redi.correction.fit import Recipe
 from redi.correction.kernel import Choice, KernelRidge
 from redi.correction.local import PatchRidge
+from redi.correction.nearest import NearestRidge
 from redi.correction.plan import Plan
 from redi.errors import UsageError
 from redi.files import write_durably
@@ -27,7 +30,8 @@ _FORMAT = "redi correction 2"
 
 def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Path:
     """Where a correction lies beside its knowledge base; any other KB, budget or recipe differs."""
-    text = json.dumps([_FORMAT, kb_hash, calls, asdict(recipe)], sort_keys=True)
+    chosen = {name: value for name, value in asdict(recipe).items() if value is not None}
+    text = json.dumps([_FORMAT, kb_hash, calls, chosen], sort_keys=True)
     return root / "corrections" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
 
 
@@ -45,15 +49,69 @@ def save_correction(path: Path, correction: Correction) -> None:
             entry["local"] = {"patch": step.local.patch, "ridge": step.local.ridge}
         entry["kernels"] = {}
         for partition, kernel in step.kernels.items():
-            for name in ("centre", "inputs", "coefficients"):
+            outputs = "targets" if isinstance(kernel, NearestRidge) else "coefficients"
+            for name in ("centre", "inputs", outputs):
                 tensors[f"{i}.kernel.{partition}.{name}"] = getattr(kernel, name)
-            entry["kernels"][partition] = {"choice": asdict(kernel.choice), "scale": kernel.scale}
+            entry["kernels"][partition] = {
+                "choice": asdict(kernel.choice),
+                "scale": kernel.scale,
+                "nearest": getattr(kernel, "nearest", None),
+            }
         steps.append(entry)
     plan = correction.plan
     content = {"steps": plan.steps, "base": correction.base, "corrections": steps}
     metadata = {"format": _FORMAT, "content": json.dumps(content)}
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_durably(path, lambda temporary: save_file(whole, temporary, metadata))
+
+
+def policy_path(
+    root: Path, kb_hash: str, budgets: Sequence[int], recipe: Recipe, tolerance: float, risk: float
+) -> Path:
+    """Where an adaptive budget lies, beside the corrections that it chooses from."""
+    names = [correction_path(root, kb_hash, calls, recipe).stem for calls in budgets]
+    text = json.dumps([_FORMAT, names, tolerance, risk])
+    name = f"budget-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+    return root / "corrections" / name
+
+
+def save_policy(path: Path, policy: BudgetPolicy) -> None:
+    """Write durably."""
+    kernel = policy.regression
+    names = ("centre", "inputs", "coefficients")
+    tensors = {name: getattr(kernel, name).contiguous() for name in names}
+    content = {
+        "budgets": policy.budgets,
+        "threshold": repr(policy.threshold),
+        "tolerance": policy.tolerance,
+        "risk": policy.risk,
+        "fixed": policy.fixed,
+        "choice": asdict(kernel.choice),
+        "scale": kernel.scale,
+    }
+    metadata = {"format": _FORMAT, "content": json.dumps(content)}
+    write_durably(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_policy(path: Path) -> BudgetPolicy:
+    """Read an adaptive budget; a `UsageError` names a damaged file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})["content"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kernel = KernelRidge(**tensors, choice=Choice(**content["choice"]), scale=content["scale"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the adaptive budget {str(path)!r} is damaged ({error}): delete it, it is fitted again"
+        ) from None
+    return BudgetPolicy(
+        tuple(content["budgets"]),
+        kernel,
+        float(content["threshold"]),
+        content["tolerance"],
+        content["risk"],
+        content["fixed"],
+    )
 
 
 def load_correction(path: Path, sampler: Sampler) -> Correction:
@@ -80,12 +138,19 @@ def _step(i: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> StepCorr
     if "local" in entry:
         weight, bias = (tensors[f"{i}.local.{name}"] for name in ("weight", "bias"))
         local = PatchRidge(weight, bias, entry["local"]["patch"], entry["local"]["ridge"])
-    kernels = {}
+    kernels: Kernels = {}
     for partition, kernel in entry["kernels"].items():
-        centre, inputs, coefficients = (
-            tensors[f"{i}.kernel.{partition}.{name}"]
-            for name in ("centre", "inputs", "coefficients")
+        where, choice, scale = (
+            f"{i}.kernel.{partition}",
+            Choice(**kernel["choice"]),
+            kernel["scale"],
         )
-        choice = Choice(**kernel["choice"])
-        kernels[int(partition)] = KernelRidge(centre, inputs, coefficients, choice, kernel["scale"])
+        centre, inputs = tensors[f"{where}.centre"], tensors[f"{where}.inputs"]
+        kernels[int(partition)] = (
+            KernelRidge(centre, inputs, tensors[f"{where}.coefficients"], choice, scale)
+            if kernel.get("nearest") is None
+            else NearestRidge(
+                centre, inputs, tensors[f"{where}.targets"], choice, scale, kernel["nearest"]
+            )
+        )
     return StepCorrection(features, local, kernels, entry["errors"])

@@ -41,7 +41,8 @@ def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
     if column not in table:
         return []
     values = _by_method(table, column)
-    found = sorted(int(name.split("@")[1]) for name in values if name.startswith("corrected@"))
+    told = [name.split("@")[1] for name in values if name.startswith("corrected@")]
+    found = sorted(int(calls) for calls in told if calls.isdigit())
     plain = {
         calls: {
             name.split(":", 1)[1]: rows

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+_KERNEL_RIDGE = 1e-2
 _RIDGE = 1e-3  # of the affine fit, relative to the mean squared distance of the neighbours
 
 
@@ -38,6 +39,24 @@ def affine(query: Tensor, keys: Tensor) -> Tensor:
     return raw / raw.sum(-1, keepdim=True)
 
 
+def kernel(query: Tensor, keys: Tensor) -> Tensor:
+    """Kernel ridge regression over the neighbours: what it predicts is `sum_h w_h value_h`.
+
+    Gaussian of twice the median distance between the neighbours, plus a constant that fits the
+    mean; query (B, D), keys (B, H, D) -> (B, H). Meant for many neighbours.
+    """
+    keys, query = keys.double(), query.double()
+    between = torch.cdist(keys, keys)  # (B, H, H)
+    towards = (keys - query[:, None]).norm(dim=-1)  # (B, H)
+    count = keys.shape[1]
+    apart = between[:, ~torch.eye(count, dtype=torch.bool)] if count > 1 else towards
+    width = 2 * apart.median(1).values.clamp_min(torch.finfo(torch.float64).tiny)
+    gram = 1 + torch.exp(-(between / width[:, None, None]).square() / 2)
+    system = gram + _KERNEL_RIDGE * torch.eye(count, dtype=torch.float64)
+    values = 1 + torch.exp(-(towards / width[:, None]).square() / 2)
+    return torch.linalg.solve(system, values[..., None])[..., 0]
+
+
 def softmax(query: Tensor, keys: Tensor) -> Tensor:
     """Weights falling with squared distance, on the scale of the nearest: positive, sum 1.
 
@@ -56,6 +75,7 @@ def uniform(query: Tensor, keys: Tensor) -> Tensor:
 WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "least_squares": least_squares,
     "affine": affine,
+    "kernel": kernel,
     "softmax": softmax,
     "uniform": uniform,
 }

@@ -2,116 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
+import numpy as np
+from scipy.stats import binomtest
 from torch import Tensor
 
 from redi.config import Config
 from redi.correction import (
     Correction,
-    Recipe,
-    fit_correction,
     plan,
     run_corrected,
     uncorrected,
 )
-from redi.correction.levels import best_plan
-from redi.correction.plan import Plan, check_calls
-from redi.correction.predict import predict_all
-from redi.correction.store import correction_path, load_correction, save_correction
-from redi.errors import UsageError
-from redi.inference import Outcome, step_group
+from redi.correction.adaptive import BudgetPolicy
+from redi.correction.run import run_adaptive
+from redi.correction.store import (
+    correction_path,
+    load_correction,
+    load_policy,
+)
+from redi.inference import Outcome
 from redi.knowledge_base import KnowledgeBase
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
-from redi.tasks.assemble import noise_from, sampler_from
+from redi.tasks.assemble import sampler_from
+from redi.tasks.fit_corrections import policy_file, recipe_from
 from redi.tasks.reference import ReferenceRuns
 from redi.tasks.rivals import Rival, rival
 
-
-def recipe_from(config: Config) -> Recipe:
-    """The configured recipe; refuses unknown names."""
-    chosen = config.correction
-    for text in chosen.against:
-        rival(text, config.sampler.timestep_spacing)
-    if len(set(chosen.calls)) != len(chosen.calls):
-        raise UsageError(f"correction.calls={list(chosen.calls)} names a budget twice")
-    for calls in chosen.calls:
-        check_calls(config.sampling.steps, calls)
-    return Recipe(
-        base=chosen.base,
-        states=chosen.states,
-        parts=tuple(chosen.parts),
-        features=tuple(chosen.features),
-        kernels=tuple(chosen.kernels),
-        widths=tuple(chosen.widths),
-        ridges=tuple(chosen.ridges),
-        patches=tuple(chosen.patches),
-        folds=chosen.folds,
-        levels=tuple(chosen.levels),
-        trials=chosen.trials,
-    )
-
-
-def fit_all(
-    config: Config, kb: KnowledgeBase, model: TextToImageModel, say: Callable[[str], None]
-) -> None:
-    """Fit every budget of `correction.calls` that does not lie beside the KB yet."""
-    recipe = recipe_from(config)
-    for calls in config.correction.calls:
-        path = correction_path(kb.root, kb.content_hash, calls, recipe)
-        if path.is_file():
-            continue
-        chosen = _placed(config, kb, model, calls, recipe, say)
-        say(f"Fitting {calls} corrections to {len(kb)} trajectories: {path}")
-        save_correction(path, _fit(config, kb, model, chosen, recipe))
-
-
-def _placed(
-    config: Config,
-    kb: KnowledgeBase,
-    model: TextToImageModel,
-    calls: int,
-    recipe: Recipe,
-    say: Callable[[str], None],
-) -> Plan:
-    sampler = sampler_from(config, model)
-    plans = [plan(sampler, calls, placement) for placement in recipe.levels]
-    if len(plans) > 1:
-        say(f"Placing {calls} calls: {len(plans)} alternatives on {recipe.trials} trajectories")
-    few = KnowledgeBase(kb.root, min(recipe.trials, len(kb)), hashes=False)
-    return best_plan(plans, lambda tried: _fit(config, few, model, tried, recipe))
-
-
-def _fit(
-    config: Config, kb: KnowledgeBase, model: TextToImageModel, chosen: Plan, recipe: Recipe
-) -> Correction:
-    noise, size = noise_from(config), config.model.batch_size
-    alpha = chosen.alpha
-
-    def reference(level: int) -> Tensor:
-        if level == 0:
-            start = noise.draw(kb.noise_ids.tolist(), model.latent_shape)
-            latents = chosen.sampler.initial(start).latents
-        else:
-            latents = kb.column(step_group(chosen.steps[level]), "latents")
-        return latents.double() / alpha[level]
-
-    prompts = [kb.prompts[i : i + size] for i in range(0, len(kb), size)]
-    conditionings = [model.encode(texts) for texts in prompts]
-    partitions = torch.tensor([noise.partition(int(i)) for i in kb.noise_ids])
-    predict = predict_all(chosen, model, conditionings, model.device)
-    return fit_correction(chosen, recipe, reference, predict, partitions)
+#: the method whose queries get as many calls as they need
+ADAPTIVE = "corrected@adaptive"
 
 
 class CorrectedMethods:
     """What `correction.calls` adds to an evaluation.
 
-    Methods are named `corrected@<calls>` and `plain@<calls>:<sampler>`. A sampler that cannot run
-    with so few calls (PNDM's warm-up takes more) is left out at that budget.
+    Methods are named `corrected@<calls>`, `corrected@adaptive` and `plain@<calls>:<sampler>`. A
+    sampler that cannot run with so few calls (PNDM's warm-up takes more) is left out at that
+    budget.
     """
 
     def __init__(
@@ -138,6 +68,9 @@ class CorrectedMethods:
                 sampler = chosen.with_calls(model.scheduler_config, calls)
                 if sampler is not None:
                     self.plain[name] = chosen, sampler
+        self.policy: BudgetPolicy | None = None
+        if config.correction.tolerance is not None:
+            self.policy = load_policy(policy_file(config, kb, recipe)).to(model.device)
 
     def outcomes(
         self, conditioning: Conditioning, noise: Tensor, partitions: list[int]
@@ -149,6 +82,11 @@ class CorrectedMethods:
         }
         for name, correction in {**self.placed, **self.corrections}.items():
             results[name] = run_corrected(self.model, correction, conditioning, noise, partitions)
+        if self.policy is not None:
+            by_calls = {found.plan.calls: found for found in self.corrections.values()}
+            results[ADAPTIVE] = run_adaptive(
+                self.model, self.policy, by_calls, conditioning, noise, partitions
+            )
         return results
 
     def shown(self) -> dict[str, str]:
@@ -165,6 +103,8 @@ class CorrectedMethods:
         if name in self.plain:
             chosen, sampler = self.plain[name]
             return {"method": "plain", "sampler": chosen.label, "steps": sampler.num_steps}
+        if name == ADAPTIVE:
+            return self._adaptive_fields()
         if name in self.placed:
             label = name.split(":", 1)[1]
             return {"method": "plain", "sampler": label, "steps": self.placed[name].plan.calls}
@@ -181,3 +121,28 @@ class CorrectedMethods:
         if correction.predicted_error is not None:
             fields["predicted_latent_error"] = float(correction.predicted_error.mean())
         return fields
+
+    def _adaptive_fields(self) -> dict[str, Any]:
+        assert self.policy is not None
+        return {
+            "method": "corrected",
+            "sampler": self.config.sampler.name,
+            "steps": self.policy.budgets[0],
+            "kb_size": self.config.kb.size,
+            "estimator": f"adaptive to {self.policy.tolerance}",
+        }
+
+    def verdict(self, name: str, errors: np.ndarray | None) -> dict[str, Any]:
+        """What an adaptive point promised and what became of it, from the queries' errors (Q,)."""
+        if name != ADAPTIVE or self.policy is None or errors is None:
+            return {}
+        beyond = int((errors > self.policy.tolerance).sum())
+        interval = binomtest(beyond, len(errors)).proportion_ci(method="exact")
+        return {
+            "tolerance": self.policy.tolerance,
+            "risk": self.policy.risk,
+            "exceeded": beyond / len(errors),
+            "exceeded_low": float(interval.low),
+            "exceeded_high": float(interval.high),
+            "fixed_calls": self.policy.fixed,
+        }

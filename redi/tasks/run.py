@@ -33,9 +33,9 @@ from redi.tasks.assemble import (
     queries_from,
 )
 from redi.tasks.build_kb import build
-from redi.tasks.corrected import fit_all, recipe_from
 from redi.tasks.engine import progress_bar, trainer_from
 from redi.tasks.evaluate import METHODS, Evaluate, query_loader
+from redi.tasks.fit_corrections import fit_all, recipe_from
 from redi.tasks.hooks import (
     CostHook,
     DistributionHook,
@@ -194,6 +194,8 @@ class RunWriter:
             fields |= dict.fromkeys(nothing) | module.corrected.fields(method)
         for hook in hooks:
             fields |= hook.summarise(table, method)
+        if method not in METHODS:
+            fields |= module.corrected.verdict(method, table.column(method, "latent_error"))
         if method == "redi" and "plain" in table.rows:
             mine, theirs = (table.by_prompt(name, "psnr") for name in ("redi", "plain"))
             if mine is not None and theirs is not None:
