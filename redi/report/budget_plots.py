@@ -15,7 +15,7 @@ from redi.report.figures import COLOURS
 _PLAIN = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#B09A00", "#A05D38")
 
 
-def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]]) -> Figure:
+def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]], title: str = "") -> Figure:
     """A panel per reference (named in its title): every sampler's error over its calls."""
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     for axis, (to, rows) in zip(
@@ -30,6 +30,8 @@ def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]]) -> Figure:
         axis.set_title(f"latent error to {to}, lower is better", fontsize=10)
         axis.set_xticks([row.calls for row in rows], [str(row.calls) for row in rows])
         _tidy(axis)
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
