@@ -77,7 +77,9 @@ def test_the_page_loads_nothing_and_repeats_the_results(tmp_path: Path):
     text = html_report(root).read_text()
     page = Page(text)
     assert page.loaded and all(source.startswith("data:") for source in page.loaded)
-    assert not re.search(r"https?://|@import|url\(", text)
+    assert not re.search(r"https?://|@import|url\(", text) and "default-src 'none'" in text
+    assert "3 finished runs, 64 pictures per method, finished 2026-01-01." in text
+    assert ["v28", "2026-01-01T00:00:00Z", "v28"] in page.rows  # run, finished, configuration
     assert "<sweep>" not in text and "&lt;sweep&gt; &amp; co" in text
     pictures = [s for s in page.loaded if s.startswith("data:image/png;base64,")]
     sheets = {(root / f"v{v}" / "sheet.png").read_bytes() for v in (20, 28, 36)}
