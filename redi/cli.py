@@ -162,9 +162,10 @@ def _run(config: Any, may_build: bool) -> None:
 
     run_dir = None if config.run_dir is None else Path(config.run_dir)
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN:
+    alone = hydra_config.mode != RunMode.MULTIRUN
+    if not alone:
         run_dir = Path(hydra_config.sweep.dir) / run_name(config, check(config))
-    main_job(config, run_dir, may_build, _console())
+    main_job(config, run_dir, may_build, _console(), alone)
 
 
 def _kb(arguments: list[str]) -> None:

@@ -151,6 +151,7 @@ def test_the_main_job_and_everything_that_follows_it(
     redi(*sweep)
     done = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(done) == 2
+    assert not list((tmp_path / "sweep").glob("*/pareto.png"))  # the summary has it
     done[0].unlink()  # as if it had been interrupted
     stamp = done[1].stat().st_mtime_ns
     redi(*sweep)

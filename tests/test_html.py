@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from redi.errors import UsageError
-from redi.report.claim import claims, sentences
-from redi.report.curves import curves_plot, varied_setting
+from redi.report.claim import claims, claims_grid, sentences
+from redi.report.curves import curves_plot, variation
 from redi.report.html import html_report
-from redi.report.results import find_runs, load_results
+from redi.report.results import Results, find_runs, load_results
+from redi.report.styles import styles_plot
 from tests.test_report import a_point, a_run, measured
 
 
@@ -76,7 +77,9 @@ def test_the_page_loads_nothing_and_repeats_the_results(tmp_path: Path):
     text = html_report(root).read_text()
     page = Page(text)
     assert page.loaded and all(source.startswith("data:") for source in page.loaded)
-    assert not re.search(r"https?://|@import|url\(", text)
+    assert not re.search(r"https?://|@import|url\(", text) and "default-src 'none'" in text
+    assert "3 finished runs, 64 pictures per method, finished 2026-01-01." in text
+    assert ["v28", "2026-01-01T00:00:00Z", "v28"] in page.rows  # run, finished, configuration
     assert "<sweep>" not in text and "&lt;sweep&gt; &amp; co" in text
     pictures = [s for s in page.loaded if s.startswith("data:image/png;base64,")]
     sheets = {(root / f"v{v}" / "sheet.png").read_bytes() for v in (20, 28, 36)}
@@ -106,11 +109,42 @@ def test_the_share_of_the_calls_follows_the_loss(tmp_path: Path, loss: float, sh
     assert ours["plain"].share <= ours["redi"].high
     (sentence,) = sentences(found)
     assert ("2x holds" in sentence) == (loss == 0), sentence
+    (row,) = claims_grid(found).rows
+    assert row[-1] == [("holds" if loss == 0 else "is not shown", loss == 0)]
 
 
 def test_curves_need_a_setting_with_three_values(tmp_path: Path):
     runs = [load_results(path) for path in find_runs(swept(tmp_path / "sweep"))]
-    assert varied_setting(runs) == "value_step"
+    varied = variation(runs)
+    assert varied and (varied.name, varied.ticks) == ("value_step", ())
     assert curves_plot(runs, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size[0] > 300
     assert not curves_plot(runs[:2], tmp_path / "none.png")
+
+
+def test_settings_that_are_names_stand_side_by_side(tmp_path: Path):
+    def runs(*settings: tuple[str, int]) -> list[Results]:
+        folders = [
+            a_run(tmp_path / f"{e}{h}", [a_point("redi", 20, 30.0, estimator=e, neighbours=h)])
+            for e, h in settings
+        ]
+        return [load_results(folder) for folder in folders]
+
+    found = runs(("paper", 8), ("paper", 1), ("delta", 1))
+    varied = variation(found)
+    assert varied and varied.ticks == ("delta\nH = 1", "paper\nH = 1", "paper\nH = 8")
+    assert [varied.place(run.points[0]) for run in found] == [2, 1, 0]
+    alone = variation(runs(("paper", 1), ("delta", 1)))
+    assert alone and alone.ticks == ("delta", "paper")
+    assert variation(found[:1]) is None
+
+
+def test_content_and_style_have_a_plot_of_their_own(tmp_path: Path):
+    scores = measured("content_score", 0.8, 0.1) | measured("style_score", 0.6, 0.1)
+    points = [a_point("full", 40, **scores), a_point("redi", 20, 30.0, **scores)]
+    with_scores = load_results(a_run(tmp_path / "a", points))
+    without = load_results(a_run(tmp_path / "b", [a_point("redi", 20, 30.0)]))
+    assert styles_plot([with_scores], tmp_path / "styles.png")
+    assert not styles_plot([without], tmp_path / "none.png")
+    assert Image.open(tmp_path / "styles.png").width > 300
+    assert not (tmp_path / "none.png").exists()

@@ -1,4 +1,4 @@
-"""Sweeps on several processes: each point once, one summary, shared knowledge bases."""
+"""Sweeps and experiments: each point once, one summary, shared knowledge bases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from pathlib import Path
 import pytest
 
 from redi import cli
+
+
+def small(model: Path) -> list[str]:
+    """Overrides that make a run of seconds."""
+    return [
+        "model=local", f"model.path={model}", "model.batch_size=4", "sampling.steps=8",
+        "sampling.guidance_scale=2.5", "kb.size=4", "kb.shard_size=4", "kb.key_step=2",
+        "data.num_queries=4", "metrics.hooks=[cost,fidelity]", "metrics.resamples=50",
+        "baselines=[plain]", "report.sheet_rows=0",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -23,13 +33,8 @@ def test_a_sweep_on_other_processes_resumes(
     launcher: list[str], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    arguments = [
-        "redi", "-m", "model=local", f"model.path={tiny_folder}", "model.batch_size=4",
-        "sampling.steps=8", "sampling.guidance_scale=2.5", "kb.size=4", "kb.shard_size=4",
-        "kb.key_step=2", "data.num_queries=4", "metrics.hooks=[cost,fidelity]",
-        "metrics.resamples=50", "baselines=[plain]", "report.sheet_rows=0",
-        "retrieval.value_step=4,6", "run_dir=sweep", *launcher,
-    ]  # fmt: skip
+    arguments = ["redi", "-m", *small(tiny_folder), "retrieval.value_step=4,6", "run_dir=sweep"]
+    arguments += launcher
     monkeypatch.setattr(sys, "argv", arguments)
     cli.main()
     done = sorted((tmp_path / "sweep").glob("*/results.json"))
@@ -43,3 +48,26 @@ def test_a_sweep_on_other_processes_resumes(
     monkeypatch.setattr(sys, "argv", [*arguments[: -len(launcher)]])  # again, in this process
     cli.main()
     assert [path.stat().st_mtime_ns for path in done] == stamps
+
+
+def test_an_experiment_leaves_what_a_report_needs_and_resumes(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["redi", "experiments", "kb_size", *small(tiny_folder), "noise=shared"]
+    arguments += ["noise.bank_size=1", "kb.size=2,3,4", "run_dir=all"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli.main()
+    root = tmp_path / "all" / "kb_size"
+    files = {path.name for path in root.iterdir() if path.is_file()}
+    assert files >= {"summary.md", "summary.json", "summary.csv", "pareto.png", "curves.png"}
+    done = sorted(root.glob("*/results.json"))
+    assert len(done) == 3 and not list(root.glob("*/pareto.png"))
+    assert "| kb_size | 3 |" in (tmp_path / "all" / "times.md").read_text()
+    assert "3 finished runs" in (root / "summary.md").read_text()
+    stamps = [path.stat().st_mtime_ns for path in done]
+    (root / "summary.md").unlink()
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli.main()
+    assert [path.stat().st_mtime_ns for path in done] == stamps
+    assert (root / "summary.md").is_file()

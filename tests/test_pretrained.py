@@ -2,87 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from rich.console import Console
+from torch import nn
 
+from redi.config import Config
+from redi.data.stream import to_pixels
 from redi.metrics.diversity import pairwise_distance
-from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
-from redi.metrics.images import byte_features, clean_features, cmmd
-from redi.metrics.weights import WEIGHTS, locate
+from redi.metrics.frechet import kernel_distance
+from redi.metrics.images import clean_features, cmmd
+from redi.metrics.weights import WEIGHTS, inception, locate
+from redi.tasks.hooks import BatchResult, Table
+from redi.tasks.pretrained import PRETRAINED, InceptionHook, pretrained_hooks
+from redi.tasks.run import main_job
+
+_PATH = Path(__file__).parent.parent / "experiments" / "metrics" / "parity.py"
+_SPEC = importlib.util.spec_from_file_location("parity", _PATH)
+assert _SPEC is not None and _SPEC.loader is not None
+parity = importlib.util.module_from_spec(_SPEC)
+sys.modules["parity"] = parity  # dataclasses look their module up
+_SPEC.loader.exec_module(parity)
 
 
-class Extractor(nn.Module):
-    """A fixed random projection of a coarse view of the picture, in float64."""
-
-    num_features = 6
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.matrix = torch.randn(3 * 16, 6, generator=generator).double() / 100
-
-    def forward(self, images: Tensor) -> Tensor:
-        coarse = nn.functional.adaptive_avg_pool2d(images.double(), 4).flatten(1)
-        return torch.sin(coarse @ self.matrix) + coarse @ self.matrix / 10
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two folders of 14 pictures of odd sizes."""
-    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
-    for name, level in (("a", 0), ("b", 40)):
-        (root / name).mkdir()
-        for i in range(14):
-            noise = rng.integers(0, 200, (9, 7, 3)) + level
-            Image.fromarray(noise.astype(np.uint8)).save(root / name / f"{i:02d}.png")
-    return root / "a", root / "b"
-
-
-def read(folder: Path) -> list[np.ndarray]:
-    return [np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    return frechet_distance(fit_gaussian(a), fit_gaussian(b))
-
-
-def test_fid_and_kid_are_those_of_clean_fid(folders: tuple[Path, Path]):
-    from cleanfid import fid
-
-    extractor, cpu = Extractor(), torch.device("cpu")
-    theirs = [
-        fid.get_folder_features(
-            str(f), extractor, num_workers=0, device=cpu, mode="clean", verbose=False
-        )
-        for f in folders
+def test_every_metric_is_that_of_its_package():
+    rows = parity.rows()
+    assert [(row.metric, row.entry.split(".")[0]) for row in rows[:4]] == [
+        ("FID", "cleanfid"),
+        ("KID", "cleanfid"),
+        ("FID", "torchmetrics"),
+        ("KID", "torchmetrics"),
     ]
-    ours = [clean_features(read(folder), extractor) for folder in folders]
-    for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-9)
-    # compare_folders is what clean-fid's compute_fid calls for two folders
-    entry = fid.compare_folders(
-        *map(str, folders), extractor, mode="clean", num_workers=0, device=cpu, verbose=False
-    )
-    assert distance(*ours) == pytest.approx(entry, rel=1e-6)
-    kid = fid.kernel_distance(*theirs, num_subsets=1)  # one subset of all pictures
-    assert kernel_distance(*ours) == pytest.approx(kid, rel=1e-6)
-
-
-def test_fid_is_that_of_torchmetrics(folders: tuple[Path, Path]):
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    extractor = Extractor()
-    metric = FrechetInceptionDistance(feature=extractor)
-    for real, folder in zip((True, False), folders, strict=True):
-        for picture in read(folder):
-            metric.update(torch.from_numpy(picture).permute(2, 0, 1)[None], real=real)
-    ours = distance(*(byte_features(read(folder), extractor) for folder in folders))
-    assert ours == pytest.approx(float(metric.compute()), rel=1e-6)
+    assert len(rows) == 6 and all(row.theirs > 0.1 for row in rows)
+    for row in rows:
+        assert row.ours == pytest.approx(row.theirs, rel=1e-6), row
+    table = [line for line in parity.PAGE.read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows)  # the committed table is of these comparisons
+    for row, line in zip(rows, table[2:], strict=True):
+        assert row.metric in line and row.entry in line
 
 
 def test_cmmd_is_its_formula_and_zero_for_equal_sets():
@@ -104,40 +68,6 @@ def test_diversity_is_the_mean_distance_of_pairs():
         pairwise_distance(rows[:, :1])
 
 
-def test_clip_score_is_the_direct_computation(tmp_path: Path):
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    from redi.metrics.openai_clip import ClipScorer
-    from redi.tasks.train_tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer()
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    text = small | {"num_attention_heads": 2, "vocab_size": len(tokenizer)}
-    text |= {"eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": 32}
-    vision = small | {"num_attention_heads": 2, "image_size": 16, "patch_size": 8}
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-    )
-    for part in (model, tokenizer, processor):
-        part.save_pretrained(tmp_path)
-    scorer = ClipScorer.load(tmp_path)
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (24, 20, 3), dtype=np.uint8) for _ in range(3)]
-    captions = ["a cat", "a small dog on a red background", "a cat on the left"]
-    with torch.no_grad():
-        inputs = scorer.processor(images=pictures, return_tensors="pt")
-        tokens = scorer.tokenizer(captions, padding=True, return_tensors="pt")
-        output = scorer.model(
-            input_ids=tokens.input_ids,
-            attention_mask=tokens.attention_mask,
-            pixel_values=inputs["pixel_values"],
-        )
-        direct = 100 * (output.image_embeds * output.text_embeds).sum(1).clamp(min=0)
-    np.testing.assert_allclose(scorer.score(pictures, captions), direct.numpy(), rtol=1e-6)
-
-
 def test_missing_weights_are_one_sentence_with_the_path(tmp_path: Path):
     for kind, weights in WEIGHTS.items():
         told = locate(kind, tmp_path, download=False)
@@ -156,3 +86,48 @@ def test_a_failed_download_leaves_no_weights(tmp_path: Path, monkeypatch: pytest
     told = locate("lpips", tmp_path, download=True)
     assert isinstance(told, str) and "connection lost" in told
     assert not (tmp_path / "alex.pth").exists()
+
+
+def test_the_run_goes_on_without_the_metrics_that_lack_weights(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    config, said = tiny_config, io.StringIO()
+    config.metrics.hooks = ["cost", *PRETRAINED]
+    config.metrics.weights = str(tmp_path / "weights")
+    config.data.num_queries, config.baselines, config.report.sheet_rows = 2, ["plain"], 0
+    hooks, notes = pretrained_hooks(config)
+    assert hooks == [] and len(notes) == 3
+    folder = main_job(config, tmp_path / "run", True, Console(file=said, width=400), alone=False)
+    assert all(note in said.getvalue() for note in notes)
+    for point in json.loads((folder / "results.json").read_text())["points"]:
+        assert point["nfe"] > 0
+        assert not {"fid", "kid", "lpips", "openai_clip_score", "cmmd"} & set(point)
+
+
+def test_fid_waits_for_enough_pictures_and_kid_does_not():
+    rng = np.random.default_rng(0)
+    real = list(rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8))
+    made = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    result = BatchResult([0, 1, 2, 3, 4], ["a"] * 5, None, {}, {"full": made}, 1)
+    extractor, found = parity.Extractor(), {}  # 6 features
+    for allow_few in (False, True):
+        hook, table = InceptionHook(extractor, real, allow_few), Table()
+        table.add("full", result.indices, hook.measure(result)["full"])
+        found[allow_few] = hook.summarise(table, "full")
+    assert set(found[False]) == {"kid"} and set(found[True]) == {"kid", "fid"}
+    features = clean_features(to_pixels(made), extractor)
+    assert found[True]["kid"] == found[False]["kid"] == kernel_distance(features, hook.real)
+
+
+def test_inception_sees_pixels_around_zero(tmp_path: Path):
+    class Weights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2048))
+
+    weights = Weights()
+    torch.jit.script(weights).save(str(tmp_path / "weights.pt"))
+    images = torch.tensor([0.0, 128.0, 255.0]).repeat(2, 1)[..., None, None].expand(2, 3, 9, 9)
+    expected = weights.layers[2](torch.tensor([[-1, 0, 127 / 128]])).expand(2, -1)
+    torch.testing.assert_close(inception(tmp_path / "weights.pt")(images), expected)

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from redi.metrics.intervals import Estimate
 from redi.report.budgets import Budget, power_law
-from redi.report.pareto import COLOURS
+from redi.report.figures import COLOURS
 
 _PLAIN = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#B09A00", "#A05D38")
 
 
-def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]]) -> Figure:
+def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]], title: str = "") -> Figure:
     """A panel per reference (named in its title): every sampler's error over its calls."""
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     for axis, (to, rows) in zip(
@@ -28,8 +29,9 @@ def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]]) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="network calls per image")
         axis.set_title(f"latent error to {to}, lower is better", fontsize=10)
         axis.set_xticks([row.calls for row in rows], [str(row.calls) for row in rows])
-        axis.minorticks_off()
         _tidy(axis)
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -42,7 +44,7 @@ def growth_figure(sizes: Sequence[int], runs: Sequence[Sequence[Budget]]) -> Fig
         rows = [next(r for r in rows if r.calls == calls) for rows in runs]
         found = list(zip(sizes, [row.corrected for row in rows], strict=True))
         law = power_law(sizes, [row.corrected.mean for row in rows])
-        label = f"{calls} calls: falls as K^-{law.exponent:.2f}"
+        label = f"{calls} calls, falls as $K^{{-{law.exponent:.2f}}}$"
         _line(axis, found, colour, label, "-")
         axis.plot(sizes, [law(size) for size in sizes], color=colour, linestyle=":", linewidth=1)
         best = min(estimate.mean for estimate in rows[0].plain.values())
@@ -50,7 +52,6 @@ def growth_figure(sizes: Sequence[int], runs: Sequence[Sequence[Budget]]) -> Fig
     axis.set(xscale="log", yscale="log", xlabel="trajectories of one noise")
     axis.set_title("latent error to its own full run (dashed: best plain sampler)", fontsize=10)
     axis.set_xticks(list(sizes), [str(size) for size in sizes])
-    axis.minorticks_off()
     _tidy(axis)
     return figure
 
@@ -74,7 +75,11 @@ def _line(
 
 
 def _tidy(axis: Axes) -> None:
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_minor_locator(NullLocator())
     axis.grid(True, which="both", color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=8)

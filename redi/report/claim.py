@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from redi.metrics.intervals import bootstrap_mean
-from redi.report.labels import METHODS
+from redi.report.labels import DASH, METHODS
 from redi.report.results import Results
+from redi.report.table import Cell, Grid
 
 TABLE = "per_image.parquet"
 _QUALITIES = {"clip_score": "CLIP score", "correct_all": "prompt fidelity (all attributes)"}
@@ -97,6 +98,27 @@ def sentences(found: Sequence[Claim]) -> list[str]:
             text += f", and the same sampler with fewer steps reaches it at {plain}"
         told.append(text + ".")
     return told
+
+
+def claims_grid(found: Sequence[Claim]) -> Grid:
+    """A row per sampler and quality; bold where the claim of half the calls holds."""
+    by_key = {(c.sampler, c.quality, c.method): c for c in found}
+    rows: list[list[Cell]] = []
+    for sampler, quality in dict.fromkeys((c.sampler, c.quality) for c in found):
+        ours, plain = (by_key.get((sampler, quality, method)) for method in ("redi", "plain"))
+        holds = ours is not None and ours.high <= _HALF
+        verdict = DASH if ours is None else "holds" if holds else "is not shown"
+        rows.append(
+            [
+                [(sampler, False)],
+                [(_QUALITIES[quality], False)],
+                [(DASH if ours is None else str(ours), holds)],
+                [(DASH if plain is None else str(plain), False)],
+                [(verdict, holds)],
+            ]
+        )
+    headings = ["sampler", "quality", METHODS["redi"], "same sampler, fewer steps", "claim of 2x"]
+    return Grid(headings, 2, rows)
 
 
 def _by_prompt(rows: Sequence[dict], method: str, quality: str) -> np.ndarray | None:

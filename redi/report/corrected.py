@@ -31,7 +31,8 @@ class CorrectedReport:
 def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
     """Tables of every run with corrected points; empty where there is none.
 
-    Runs that differ in the KB's size alone also make a figure of the error over that size.
+    Each run makes a figure of the error over the calls; three or more whose KBs differ in size
+    make one of the error over that size instead.
     """
     tables: dict[str, Grid] = {}
     figures: dict[str, Figure] = {}
@@ -47,12 +48,14 @@ def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
         title = f"{run.run}: " if len(found) > 1 else ""
         for to, its in rows.items():
             tables[f"{title}latent error to {to}"] = budgets_grid(its)
-    if len(found) == 1:
-        figures["budgets"] = budgets_figure(list(found[0][1].items()))
     sizes = [_trajectories(run) for run, _ in found]
     if len(set(sizes)) == len(sizes) >= 3:
         ordered = sorted(zip(sizes, [next(iter(rows.values())) for _, rows in found], strict=True))
         figures["growth"] = growth_figure(*map(list, zip(*ordered, strict=True)))
+    else:
+        for i, (run, rows) in enumerate(found, start=1):
+            figure = budgets_figure(list(rows.items()), run.run if len(found) > 1 else "")
+            figures["budgets" + f"_{i}" * (len(found) > 1)] = figure
     return CorrectedReport(tables, figures)
 
 

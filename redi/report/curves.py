@@ -1,34 +1,66 @@
-"""Quality against the one setting that a sweep varies: KB size, neighbours, key or value step."""
+"""Quality against the setting that a sweep varies: KB size, neighbours, key step, estimator, ..."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from redi.files import write_durably
-from redi.report.labels import CONTENT, DIVERSITY, HEADLINE, METHODS, STYLE, Metric
-from redi.report.pareto import COLOURS, interval_bars
+from redi.report.figures import COLOURS, interval_bars, method_keys, save_png, tidy
+from redi.report.labels import CONTENT, DIVERSITY, HEADLINE, REFERENCES, STYLE, Metric
 from redi.report.results import Point, Results, Value
 
-SETTINGS = {
+#: numbers, drawn as lines; the value step only where one sampler was used, since over several the
+#: number of calls says more
+NUMBERS = {
     "kb_size": "trajectories in the KB",
     "neighbours": "neighbours",
     "key_step": "key step",
     "value_step": "value step",
 }
+#: names, drawn side by side
+NAMES = {"estimator": "estimator", "noise_policy": "noise"}
 METRICS = (*HEADLINE, CONTENT, STYLE, DIVERSITY)
-_PANEL = (4.2, 3.4)  # inches
+_PANEL, _COLUMNS = (4.2, 3.2), 4  # inches
 _LINES = ("-", "--", ":", "-.")
+_SPREAD = 0.5  # of the gap between two names
 
 
-def varied_setting(runs: Sequence[Results]) -> str | None:
-    """The first of `SETTINGS` with at least three values over the ReDi points of a sweep."""
-    for name in SETTINGS:
-        values = {getattr(p, name) for run in runs for p in run.points if p.method == "redi"}
-        if len(values - {None}) >= 3:
-            return name
+@dataclass(frozen=True)
+class Variation:
+    """What a sweep varies; `ticks` names the places of settings that are no numbers."""
+
+    name: str
+    label: str
+    ticks: tuple[str, ...] = ()
+
+    def place(self, point: Point) -> float | None:
+        """Where a ReDi point stands."""
+        if self.ticks:
+            return float(self.ticks.index(_told(point, self.name)))
+        return getattr(point, self.name)
+
+
+def variation(runs: Sequence[Results]) -> Variation | None:
+    """The first setting with at least three values over the ReDi points of one sampler."""
+    points = [p for run in runs for p in run.points if p.method == "redi"]
+    samplers = {p.sampler for p in points}
+
+    def values(name: str) -> set:
+        return {getattr(p, name) for p in points if p.sampler == min(samplers)} - {None}
+
+    for name, label in NUMBERS.items():
+        if len(samplers) == 1 or (samplers and name != "value_step"):
+            if len(values(name)) >= 3:
+                return Variation(name, label)
+    for name, label in NAMES.items():
+        if len(samplers) == 1 and len(values(name)) >= 2:
+            several = f"{name}+" if len(values("neighbours")) > 1 else name
+            ticks = dict.fromkeys(_told(p, several) for p in sorted(points, key=_order))
+            return Variation(several, label, tuple(ticks))
     return None
 
 
@@ -37,77 +69,112 @@ def measured(runs: Sequence[Results]) -> list[Metric]:
     return [m for m in METRICS if any(m.key in p.values for run in runs for p in run.points)]
 
 
-def curves_figure(runs: Sequence[Results], metrics: Sequence[Metric]) -> Figure:
-    """A panel per metric over the varied setting, one line per method, sampler and estimator.
+def curves_figure(
+    runs: Sequence[Results], varied: Variation, metrics: Sequence[Metric], key: bool = True
+) -> Figure:
+    """A panel per metric over the varied setting, one line per method and sampler.
 
     Methods without the setting of their own (the same sampler, say) take that of the ReDi point
-    they stand beside. Raises ValueError where nothing is varied.
+    they stand beside. With `key` the legend stands below the panels.
     """
-    name = varied_setting(runs)
-    if name is None:
-        raise ValueError("the runs vary none of " + ", ".join(SETTINGS))
-    lines: dict[tuple[str, str, str | None], list[tuple[int, Point]]] = {}
-    for run in runs:
-        own = next((p for p in run.points if p.method == "redi"), None)
-        at: int | None = None if own is None else getattr(own, name)
-        if at is None:
-            continue
-        for point in run.points:
-            lines.setdefault((point.method, point.sampler, point.estimator), []).append((at, point))
-    told = [len({key[i] for key in lines if key[0] == "redi"}) > 1 for i in range(3)]
-    figure = Figure(figsize=(_PANEL[0] * len(metrics), _PANEL[1] + 1.1), layout="constrained")
-    for axis, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
-        for (method, sampler, estimator), points in lines.items():
-            found = sorted((at, p.values[metric.key]) for at, p in points if metric.key in p.values)
-            if not found:
-                continue
-            extra = [sampler] * told[1] + [estimator or ""] * told[2]
-            style = _LINES[sorted({k[1:] for k in lines}, key=str).index((sampler, estimator)) % 4]
-            axis.errorbar(
-                [at for at, _ in found],
-                [value.mean for _, value in found],
-                yerr=list(zip(*(_bars(value) for _, value in found), strict=True)),
-                color=COLOURS[method],
-                linestyle=style,
-                marker="o",
-                markersize=4,
-                capsize=2,
-                linewidth=1.2,
-                elinewidth=0.8,
-                label=", ".join([METHODS[method], *filter(None, extra)]),
+    lines = _lines(runs, varied)
+    methods, samplers = {m for m, _ in lines}, sorted({s for _, s in lines})
+    columns = min(len(metrics), _COLUMNS)
+    count = -(-len(metrics) // columns)
+    size = (_PANEL[0] * columns, _PANEL[1] * count + 0.8 * key)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(count, columns, squeeze=False).flat)
+    for axis, metric in zip(axes, metrics, strict=False):
+        for i, (method, sampler) in enumerate(lines):
+            points = lines[method, sampler]
+            found = sorted(
+                (place, p.values[metric.key]) for place, p in points if metric.key in p.values
             )
-        axis.set_xlabel(SETTINGS[name])
-        if name in ("kb_size", "neighbours"):
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_formatter("{x:.0f}")
-        arrow = "higher is better" if metric.higher_is_better else "lower is better"
-        axis.set_title(f"{metric.heading}, {arrow}", fontsize=10)
-        axis.grid(True, color="#e4e4e4", linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        frameon=False,
-        fontsize=8,
-        ncols=2 * len(metrics),
-    )
+            if found:
+                shift = _SPREAD * (i / max(len(lines) - 1, 1) - 0.5) if varied.ticks else 0
+                _line(axis, method, _LINES[samplers.index(sampler) % 4], found, varied, shift)
+        tidy(axis, metric)
+        _scale(axis, varied)
+    for axis in axes[len(metrics) :]:
+        axis.remove()
+    if key:
+        told = method_keys(methods)
+        if len(samplers) > 1:
+            for sampler, style in zip(samplers, _LINES * len(samplers), strict=False):
+                told.append(axes[0].plot([], [], color="black", linestyle=style, label=sampler)[0])
+        figure.legend(
+            handles=told,
+            loc="outside lower center",
+            frameon=False,
+            fontsize=9,
+            ncols=max(1, int(size[0] / 2.6)),
+        )
     return figure
 
 
 def curves_plot(runs: Sequence[Results], path: Path) -> bool:
     """Write the curves of a sweep as a PNG; false where it varies no such setting."""
-    metrics = measured(runs)
-    if varied_setting(runs) is None or not metrics:
+    metrics, varied = measured(runs), variation(runs)
+    if varied is None or not metrics:
         return False
-    figure = curves_figure(runs, metrics)
-    write_durably(path, lambda temporary: figure.savefig(temporary, dpi=140, format="png"))
+    save_png(curves_figure(runs, varied, metrics), path, 110)
     return True
 
 
-def _bars(value: Value) -> tuple[float, float]:
-    bars = interval_bars(value)
-    return (0.0, 0.0) if bars is None else (bars[0][0], bars[1][0])
+def _lines(
+    runs: Sequence[Results], varied: Variation
+) -> dict[tuple[str, str], list[tuple[float, Point]]]:
+    lines: dict[tuple[str, str], list[tuple[float, Point]]] = {}
+    for run in runs:
+        own = next((p for p in run.points if p.method == "redi"), None)
+        place = None if own is None else varied.place(own)
+        if place is None:
+            continue
+        for point in run.points:
+            lines.setdefault((point.method, point.sampler), []).append((place, point))
+    order = list(COLOURS)
+    return dict(sorted(lines.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
+
+
+def _line(
+    axis: Axes,
+    method: str,
+    style: str,
+    found: Sequence[tuple[float, Value]],
+    varied: Variation,
+    shift: float,
+) -> None:
+    bars = [interval_bars(value) or [[0.0], [0.0]] for _, value in found]
+    level = method in REFERENCES and not varied.ticks
+    axis.errorbar(
+        [place + shift for place, _ in found],
+        [value.mean for _, value in found],
+        yerr=None if level else [[bar[side][0] for bar in bars] for side in (0, 1)],
+        color=COLOURS[method],
+        linestyle="none" if varied.ticks else "--" if level else style,
+        marker="" if level else "o",
+        markersize=4,
+        capsize=2,
+        linewidth=1.2,
+        elinewidth=0.8,
+    )
+
+
+def _scale(axis: Axes, varied: Variation) -> None:
+    axis.set_xlabel(varied.label)
+    if varied.ticks:
+        axis.set_xticks(range(len(varied.ticks)), varied.ticks, fontsize=8)
+        axis.set_xlim(-0.5, len(varied.ticks) - 0.5)
+        axis.grid(False, axis="x")
+    elif varied.name in ("kb_size", "neighbours"):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+
+
+def _told(point: Point, name: str) -> str:
+    told = str(getattr(point, name.removesuffix("+"))).replace("_", " ")
+    return f"{told}\nH = {point.neighbours}" if name.endswith("+") else told
+
+
+def _order(point: Point) -> tuple[str, str, int]:
+    return (point.estimator or "", point.noise_policy or "", point.neighbours or 0)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from redi.files import write_durably
-from redi.report.claim import claims, sentences
+from redi.report.claim import claims, claims_grid
 from redi.report.corrected import BEST_PLAIN, corrected_report
-from redi.report.curves import curves_figure, measured, varied_setting
-from redi.report.labels import HEADLINE
-from redi.report.pareto import pareto_figure
+from redi.report.curves import curves_figure, measured, variation
+from redi.report.figures import method_keys, png
+from redi.report.html_provenance import origin, provenance
+from redi.report.labels import EXPLAINED
+from redi.report.pareto import headline, pareto_figure, pareto_keys, shown_samplers
 from redi.report.results import Results, find_runs, load_results
-from redi.report.table import NOTE, Cell, Grid, grid
+from redi.report.styles import has_styles, styles_figure
+from redi.report.table import NOTE, Cell, Grid, distinct, grid
 from redi.report.verdict import verdicts
 
 PAGE = "report.html"
+_DPI = 150
+_FEW = 3  # sentences that need no folding
+_CLAIM = (
+    "The smallest share of full sampling's network calls at which a method is not shown to be "
+    "worse than full sampling, with its interval over prompts; 1.00 means that no smaller share "
+    "was enough."
+)
 
 
 def html_report(root: Path) -> Path:
@@ -43,35 +51,59 @@ def html_report(root: Path) -> Path:
 
 def _page(title: str, runs: Sequence[tuple[Path, Results]]) -> str:
     results = [result for _, result in runs]
-    told = sentences(claims(runs))
+    told = claims(runs)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{len(runs)} finished run{'s' if len(runs) > 1 else ''}. {escape(NOTE)}</p>",
-        _section("Full quality at what share of the calls", _list(told)) if told else "",
-        _section("Quality against network calls", _plots(_fronts(results))),
+        f"<p>{escape(origin(results))}</p>",
+        _glossary(),
+        _section("Full quality at what share of the calls?", _table(claims_grid(told)), _CLAIM)
+        if told
+        else "",
+        _section("Quality against network calls", _fronts(results)),
         _section("Corrected sampling at equal calls", _corrected(runs)),
-        _section("Over the setting that varies", _plots(_curves(results))),
-        _section("All points", "".join(_tables(results))),
-        _section("In words", _list([line for run in results for line in verdicts(run)])),
+        _section("Over the setting that varies", _curves(results)),
+        _section("Content kept, style taken", _styles(results)),
+        _section("All points", "".join(_tables(results)), NOTE),
+        _section("In words", _verdicts(results)),
         _section("Pictures", _viewer(runs)),
-        _section("Provenance", "".join(_provenance(run) for run in results)),
+        _section("Provenance", provenance(results)),
     ]
     shell = files("redi.report").joinpath("page.html").read_text("utf-8")
     return shell.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(body))
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{escape(heading)}</h2>{content}</section>" if content else ""
+def _section(heading: str, content: str, note: str = "") -> str:
+    told = f"<p>{escape(note)}</p>" if note else ""
+    return f"<section><h2>{escape(heading)}</h2>{told}{content}</section>" if content else ""
+
+
+def _glossary() -> str:
+    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in EXPLAINED.items())
+    return f"<details><summary>What the words mean</summary><dl>{terms}</dl></details>"
 
 
 def _list(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _fronts(results: list[Results]) -> dict[str, Figure]:
-    points = [point for run in results for point in run.points]
-    present = [m for m in HEADLINE if any(m.key in p.values for p in points)]
-    return {m.heading: pareto_figure(results, [m], "outside lower center") for m in present}
+def _verdicts(results: Sequence[Results]) -> str:
+    lines = [line for run in results for line in verdicts(run)]
+    if len(lines) <= _FEW:
+        return _list(lines)
+    return (
+        f"<details><summary>{len(lines)} points, a sentence each</summary>{_list(lines)}</details>"
+    )
+
+
+def _fronts(results: list[Results]) -> str:
+    metrics, samplers = headline(results), shown_samplers(results)
+    if not metrics:
+        return ""
+    parts = [_key(pareto_keys(results, samplers))]
+    for sampler in samplers:
+        figures = {m.heading: pareto_figure(results, [m], [sampler], key=False) for m in metrics}
+        parts.append(f"<h3>{escape(sampler)}</h3>" * (len(samplers) > 1) + _plots(figures))
+    return "".join(parts)
 
 
 def _corrected(runs: Sequence[tuple[Path, Results]]) -> str:
@@ -80,30 +112,50 @@ def _corrected(runs: Sequence[tuple[Path, Results]]) -> str:
         f"<h3>{escape(name)}</h3>{_table(content)}" for name, content in report.tables.items()
     ]
     note = f"<p>{escape(BEST_PLAIN)}</p>" if tables else ""
-    return _plots(report.figures) + note + "".join(tables)
+    return _plots(report.figures, "plots large") + note + "".join(tables)
 
 
-def _curves(results: list[Results]) -> dict[str, Figure]:
-    if varied_setting(results) is None:
-        return {}
-    return {m.heading: curves_figure(results, [m]) for m in measured(results)}
+def _curves(results: list[Results]) -> str:
+    varied = variation(results)
+    if varied is None:
+        return ""
+    metrics = measured(results)
+    figures = {m.heading: curves_figure(results, varied, [m], key=False) for m in metrics}
+    return _key(method_keys(p.method for run in results for p in run.points)) + _plots(figures)
 
 
-def _plots(figures: dict[str, Figure]) -> str:
-    cells = []
-    for name, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=160, format="png")
-        cells.append(f'<img alt="{escape(name)}" src="{_inline(buffer.getvalue())}">')
-    return f'<div class="plots">{"".join(cells)}</div>' if cells else ""
+def _styles(results: list[Results]) -> str:
+    if not has_styles(results):
+        return ""
+    return _plots({"style over content": styles_figure(results)}, "plots large")
 
 
-def _inline(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _key(entries: Sequence[Line2D]) -> str:
+    """A legend for several plots."""
+
+    def sign(entry: Line2D) -> str:
+        line = {"--": "dash", ":": "dots"}.get(str(entry.get_linestyle()))
+        shape = line or ("dot" if entry.get_marker() == "o" else "bar")
+        return f'<i class="{shape}" style="color:{entry.get_color()}"></i>'
+
+    items = [f"<li>{sign(e)}{escape(str(e.get_label()))}</li>" for e in entries]
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+def _plots(figures: dict[str, Figure], kind: str = "plots") -> str:
+    cells = [
+        f'<img alt="{escape(name)}" src="{_inline(png(figure, _DPI))}">'
+        for name, figure in figures.items()
+    ]
+    return f'<div class="{kind}">{"".join(cells)}</div>' if cells else ""
+
+
+def _inline(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _tables(results: Sequence[Results]) -> list[str]:
-    points = [point for run in results for point in run.points]
+    points = distinct([point for run in results for point in run.points])
     samplers = sorted({point.sampler for point in points})
     return [
         f"<h3>{escape(name)}</h3>{_table(grid([p for p in points if p.sampler == name]))}"
@@ -136,7 +188,10 @@ def _viewer(runs: Sequence[tuple[Path, Results]]) -> str:
         sheet = folder / "sheet.png"
         if sheet.is_file():
             picture = f'<img alt="sheet of {escape(run.run)}" src="{_inline(sheet.read_bytes())}">'
-            figures.append(f"<figure>{picture}<figcaption>{escape(run.run)}</figcaption></figure>")
+            figures.append(
+                f"<figure><figcaption>{escape(run.run)}</figcaption>"
+                f'<div class="wide" tabindex="0">{picture}</div></figure>'
+            )
     if not figures:
         return ""
     buttons = (
@@ -145,24 +200,3 @@ def _viewer(runs: Sequence[tuple[Path, Results]]) -> str:
         ' <button type="button" data-by="1">next &#8594;</button></p>'
     )
     return f'<div class="viewer">{buttons if len(figures) > 1 else ""}{"".join(figures)}</div>'
-
-
-def _provenance(run: Results) -> str:
-    facts = _flat(run.provenance)
-    rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in facts.items())
-    config = escape(json.dumps(run.config, indent=1))
-    return (
-        f"<details><summary>{escape(run.run)}</summary>"
-        f'<div class="wide" tabindex="0"><table class="facts"><tbody>{rows}</tbody></table></div>'
-        f"<pre>{config}</pre></details>"
-    )
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(item)
-    return flat

@@ -22,8 +22,27 @@ METHODS = {
     "other_noise": "floor: full run, other noise",
     "other_precision": "floor: full run, other precision",
 }
+#: what two runs of equal worth differ by
+FLOORS = ("other_noise", "other_precision")
 #: shown for comparison, no way to spend the calls: never best, in no Pareto front
-REFERENCES = ("switch", "content", "other_noise", "other_precision")
+REFERENCES = ("switch", "content", *FLOORS)
+
+EXPLAINED = {
+    "full sampling": "the sampler with all its steps; what every shortcut is held against",
+    "ReDi": "sample to the key step k, look up the nearest finished trajectory in a knowledge base "
+    "(KB), take its latent at the later value step v, and sample on from there",
+    "same sampler, same calls": "no retrieval, only fewer and longer steps: the row to beat",
+    "network calls": "how often the network ran per picture; guidance counts once",
+    "PSNR to full, SSIM, latent error": "how close a picture is to the full run of the same prompt "
+    "and noise",
+    "CLIP score, fidelity": "whether the picture shows what its prompt asks for, as judged by a "
+    "small CLIP that was trained apart from the generator",
+    "FD-scene": "Fréchet distance of that CLIP's features to real scenes; not comparable with FID",
+    "floor": "the full run again, from another noise or in another precision: what the same score "
+    "says about two runs of equal worth",
+    "±": "half of a 95% bootstrap interval over prompts",
+    "Pareto front": "the points that no other beats in calls and quality at once",
+}
 
 
 @dataclass(frozen=True)

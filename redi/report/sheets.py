@@ -78,7 +78,7 @@ def sheet(
             place = (left, top + height + 3)
             _write(draw, place, below[name], _NOTE_SIZE, _NOTE_LEADING, _FAINT)
         top += extent + GAP
-    write_durably(path, lambda temporary: canvas.save(temporary, format="PNG"))
+    write_durably(path, lambda temporary: canvas.save(temporary, format="PNG", optimize=True))
 
 
 def _picture_size(rows: Sequence[SheetRow], columns: Sequence[str]) -> tuple[int, int]:

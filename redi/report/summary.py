@@ -5,24 +5,22 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from matplotlib.figure import Figure
 
 from redi.files import write_durably, write_json
 from redi.report.claim import claims, sentences
 from redi.report.corrected import BEST_PLAIN, corrected_report
 from redi.report.curves import curves_plot
+from redi.report.figures import save_png
 from redi.report.labels import DASH, HEADLINE, METHODS, calls
 from redi.report.pareto import front_of, pareto_plot
 from redi.report.results import Point, Results, find_runs, load_results
-from redi.report.table import NOTE, Grid, markdown_grid, markdown_points
+from redi.report.styles import styles_plot
+from redi.report.table import NOTE, Grid, distinct, markdown_grid, markdown_points
 from redi.report.verdict import calls_at_full_quality, verdicts
 
 SCHEMA = 1
-_TIMING = ("seconds_", "speedup")
 
 
 class Summary(NamedTuple):
@@ -45,17 +43,20 @@ def summarise(root: Path) -> Summary:
         root / "summary.json", root / "summary.csv", root / "summary.md", root / "pareto.png"
     )
     pareto_plot(runs, paths.plot)
-    curves = root / "curves.png"
-    drawn = curves_plot(runs, curves)
+    further = [
+        name
+        for name, plot in (("curves.png", curves_plot), ("styles.png", styles_plot))
+        if plot(runs, root / name)
+    ]
     write_json(paths.json, _json(runs))
     rows = [_row(run, point) for run in runs for point in run.points]
     write_durably(paths.csv, lambda temporary: _write_csv(temporary, rows))
     named = list(zip(find_runs(root), runs, strict=True))
     corrected = corrected_report(named)
-    plots = [paths.plot.name] + [curves.name] * drawn
+    plots = [paths.plot.name, *further]
     for name, figure in corrected.figures.items():
         plots.append(f"{name}.png")
-        write_durably(root / plots[-1], partial(_save_figure, figure))
+        save_png(figure, root / plots[-1], 110)
     text = _markdown(runs, plots, sentences(claims(named)), corrected.tables)
     write_durably(paths.markdown, lambda temporary: _write_text(temporary, text))
     return paths
@@ -111,10 +112,6 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _save_figure(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png", dpi=110)
-
-
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
@@ -136,7 +133,7 @@ def _markdown(
     if several:
         parts.append("Points that differ in nothing but their timing are shown once.")
     for sampler, points in _by_sampler(runs).items():
-        parts += [f"## {sampler}", markdown_points(_distinct(points))]
+        parts += [f"## {sampler}", markdown_points(distinct(points))]
         parts += _equal_quality(points)
         lines = []
         for run in runs:
@@ -172,15 +169,3 @@ def _by_sampler(runs: Sequence[Results]) -> dict[str, list[Point]]:
         sampler: [p for p in points if p.sampler == sampler]
         for sampler in sorted({p.sampler for p in points})
     }
-
-
-def _distinct(points: Sequence[Point]) -> list[Point]:
-    """Leave out what an earlier run already holds, such as the baselines that a sweep shares."""
-    kept: dict[tuple[Any, ...], Point] = {}
-    for point in points:
-        setting = tuple(
-            getattr(point, f.name) for f in fields(point) if f.name not in ("run", "values")
-        )
-        measured = tuple((k, v) for k, v in point.values.items() if not k.startswith(_TIMING))
-        kept.setdefault((setting, measured), point)
-    return list(kept.values())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from textwrap import wrap
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -44,6 +45,8 @@ _SETTINGS = {
     "guidance_scale": "guidance",
     "seed": "seed",
 }
+
+_TIMING = ("seconds_", "speedup")
 
 Piece = tuple[str, bool]  # text, and whether it is bold
 Cell = list[Piece]
@@ -95,7 +98,10 @@ def markdown_grid(content: Grid) -> str:
 
 
 def grid(points: Sequence[Point]) -> Grid:
-    """Rows by method, then calls; run and sampler get a column where they differ."""
+    """Rows by method, then calls; the sampler gets a column where it differs.
+
+    So does the run, where two rows could not be told apart without it.
+    """
     ranks = list(METHODS)
     points = sorted(points, key=lambda p: (p.sampler, ranks.index(p.method), p.nfe))
     best = _best(points)
@@ -110,11 +116,12 @@ def grid(points: Sequence[Point]) -> Grid:
         return sum(pieces, [])[1:]
 
     names: list[tuple[str, Callable[[Point], Cell]]] = []
-    if len({p.run for p in points}) > 1:
+    varying = _varying(points)
+    told = {(p.sampler, _label(p, varying), calls(p.nfe)) for p in points}
+    if len(told) < len(points) and len({p.run for p in points}) > 1:
         names.append(("run", lambda p: [(p.run, False)]))
     if len({p.sampler for p in points}) > 1:
         names.append(("sampler", lambda p: [(p.sampler, False)]))
-    varying = _varying(points)
     names.append(("method", lambda p: [(_label(p, varying), False)]))
     numbers: list[tuple[str, Callable[[Point], Cell]]] = [
         ("calls", lambda p: [(calls(p.nfe), False)]),
@@ -131,6 +138,18 @@ def grid(points: Sequence[Point]) -> Grid:
     columns = names + numbers
     rows = [[cell(point) for _, cell in columns] for point in points]
     return Grid([heading for heading, _ in columns], len(names), rows)
+
+
+def distinct(points: Sequence[Point]) -> list[Point]:
+    """Leave out what an earlier run already holds, such as the baselines that a sweep shares."""
+    kept: dict[tuple[Any, ...], Point] = {}
+    for point in points:
+        setting = tuple(
+            getattr(point, f.name) for f in fields(point) if f.name not in ("run", "values")
+        )
+        measured = tuple((k, v) for k, v in point.values.items() if not k.startswith(_TIMING))
+        kept.setdefault((setting, measured), point)
+    return list(kept.values())
 
 
 def _has(points: Sequence[Point], metric: Metric) -> bool:

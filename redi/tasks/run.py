@@ -242,8 +242,13 @@ class RunWriter:
         sheet(rows, path, columns, {**METHOD_LABELS, **shown})
 
 
-def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Console) -> Path:
-    """Run one point and return its directory; a finished point is shown again, not computed."""
+def main_job(
+    config: Config, run_dir: Path | None, may_build: bool, console: Console, alone: bool = True
+) -> Path:
+    """Run one point and return its directory; a finished point is shown again, not computed.
+
+    A point that is not `alone` leaves the plot to the summary of its sweep.
+    """
     setting = check(config)
     folder = run_dir or Path("outputs/runs") / run_name(config, setting)
     if _finished(folder, config):
@@ -272,7 +277,8 @@ def main_job(config: Config, run_dir: Path | None, may_build: bool, console: Con
     loader = query_loader(len(queries.texts), config.model.batch_size)
     trainer.test(task, loader, verbose=False)
     results = load_results(folder)
-    pareto_plot([results], folder / "pareto.png")
+    if alone:
+        pareto_plot([results], folder / "pareto.png")
     write_durably(folder / "table.md", lambda p: p.write_text(markdown_table(results)))
     _show(folder, console)
     return folder
