@@ -24,7 +24,13 @@ from redi.tasks.run import hooks_from, main_job
 
 NAMES = [
     "corrected",
+    "corrected_banks",
+    "corrected_bases",
+    "corrected_features",
     "corrected_growth",
+    "corrected_kernels",
+    "corrected_levels",
+    "corrected_parts",
     "corrected_unseen",
     "estimators",
     "kb_size",
@@ -32,6 +38,7 @@ NAMES = [
     "neighbours",
     "noise",
     "quality",
+    "redi_best",
     "stylization",
 ]
 
@@ -39,7 +46,7 @@ NAMES = [
 def test_there_is_one_file_for_each_experiment():
     assert experiments() == NAMES
     with pytest.raises(
-        UsageError, match="experiment='speed' is unknown; use one of corrected, corrected_growth"
+        UsageError, match="experiment='speed' is unknown; use one of corrected, corrected_banks"
     ):
         points(["experiment=speed"])
 
