@@ -10,8 +10,9 @@ import torch
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import run_plain
+from redi.models.content import content_hash
 from redi.models.noise_form import NoiseForm
-from redi.models.text_to_image import TextToImageModel, content_hash, load_pipeline
+from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import build_sampler
 from redi.theory.multistep import multistep
 

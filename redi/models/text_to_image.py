@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from redi.errors import UsageError
 from redi.files import read_json
 from redi.models.base import Conditioning, Watch
+from redi.models.content import content_hash, weighted_parts
 from redi.models.families import family_called, family_of
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
-
-#: parts of a pipeline, in the order in which they are hashed
-_WEIGHTED = (
-    "unet",
-    "transformer",
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_3",
-    "vae",
-)
 
 
 class TextToImageModel:
@@ -145,23 +135,6 @@ class TextToImageModel:
                 chunk = [torch.cat([c, c[-1:].expand(missing, *c.shape[1:])]) for c in chunk]
             parts.append(function(*chunk)[: self.batch_size - missing])
         return torch.cat(parts)
-
-
-def weighted_parts(pipeline: Any) -> list[nn.Module]:
-    """The modules of any pipeline whose weights shape a trajectory or its picture, in one order."""
-    parts = [getattr(pipeline, name, None) for name in _WEIGHTED]
-    return [getattr(p, "_orig_mod", p) for p in parts if isinstance(p, nn.Module)]
-
-
-def content_hash(*modules: nn.Module) -> str:
-    """SHA-256 over the names, types and values of all weights."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(raw.numpy().data)
-    return digest.hexdigest()
 
 
 def load_pipeline(path: Path, dtype: torch.dtype, device: torch.device) -> Any:

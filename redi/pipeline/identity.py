@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
-from redi.models.text_to_image import content_hash, weighted_parts
+from redi.models.content import content_hash, weighted_parts
 from redi.samplers import Sampler
 from redi.samplers.build import kind_of
 
@@ -39,13 +39,8 @@ _QUERY_WORDS = ("prompt_embeds", "prompt_attention_mask", "callback")
 
 
 def model_identity(pipe: Any) -> dict[str, Any]:
-    """Content hash, dtype and sampler of a pipeline; `UsageError` where weights are not there."""
+    """Content hash, dtype and sampler of a pipeline; `UsageError` where it has no weights."""
     present = weighted_parts(pipe)
-    if any(parameter.is_meta for module in present for parameter in module.parameters()):
-        raise UsageError(
-            "the pipeline's weights are offloaded one by one (enable_sequential_cpu_offload): call "
-            "redi first and offload afterwards, or use enable_model_cpu_offload"
-        )
     name, _ = kind_of(pipe.scheduler)
     return {
         "model_hash": content_hash(*present),
