@@ -50,7 +50,9 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
     found = module.state_dict()
     for prefix, part in module.named_modules():
         kept = getattr(getattr(part, "_hf_hook", None), "weights_map", None)
-        for name in dict(part.named_parameters(recurse=False)) if kept is not None else ():
+        if kept is None:
+            continue
+        for name, _ in part.named_parameters(recurse=False):
             place = f"{prefix}.{name}" if prefix else name
             if found[place].is_meta:
                 found[place] = kept[name]
