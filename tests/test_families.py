@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from rich.console import Console
 from tiny_pipelines import SIDE, build
 
@@ -156,3 +157,33 @@ def test_a_kb_is_built_and_evaluated_end_to_end(
     model = TextToImageModel(load_pipeline(tmp_path / "pipeline", *CPU), 2.0, "", 4, SIZES[name])
     assert kb.manifest.identity["model_hash"] == model.identity()["model_hash"]
     assert kb.column("step_0002", "latents").shape == (4, *model.latent_shape)
+
+
+def test_levels_that_shift_with_the_size_are_the_pipelines() -> None:
+    """Stable Diffusion 3 with the shift that Flux has, and Flux with the fixed one of schnell."""
+    for name, options in (
+        ("Stable Diffusion 3", {"use_dynamic_shifting": True, "max_shift": 1.16}),
+        ("Flux", {"shift": 1.0}),
+    ):
+        pipe = build(name)
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler(**options)
+        latents = own(model_of(name, pipe), "flow_euler")
+        expected = pictures(pipe, name, output_type="latent")
+        if name == "Flux":
+            expected = pipe._unpack_latents(expected, *[SIZES[name]] * 2, pipe.vae_scale_factor)
+        assert torch.equal(latents, expected)
+
+
+def test_a_decoder_that_would_overflow_runs_in_float32_and_stays_half() -> None:
+    pipe = build("SDXL")
+    pipe.to(torch.float16)
+    pipe.vae.register_to_config(force_upcast=True)
+    model = model_of("SDXL", pipe)
+    latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    before, seen = model.identity(), model.decode(latents)
+    assert pipe.vae.dtype == torch.float16 and model.identity() == before
+    wide = build("SDXL")
+    wide.to(torch.float16)
+    wide.vae.to(torch.float32)
+    expected = wide.vae.decode(latents / wide.vae.config.scaling_factor).sample.clamp(-1, 1)
+    assert torch.allclose(seen, expected, rtol=0, atol=1e-6)
