@@ -31,12 +31,13 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
 
 Keys people change first:
   sampler=ddim|pndm|pndm_prk|dpm_solver|dpm_solver_pp|dpm_solver_single|unipc|deis|euler|heun
+  sampler=flow_euler|flow_heun   for rectified flows (model=sd3; model=flux: flow_euler)
   sampler.order=1|2|3   sampling.steps=40        sampling.guidance_scale=3.0
   kb.size=96   kb.key_step=8                     retrieval.value_step=28 (or retrieval.skip_length)
   retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
   noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
   model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
-  model=sd15|sd21 [model.path=DIR]  data=coco2014 data.root=DIR
+  model=sd15|sd21|sdxl|sd3|flux [model.path=DIR]  model.size=512   data=coco2014 data.root=DIR
 
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
 """

@@ -40,6 +40,8 @@ class ModelConfig:
     path: str | None = None
     #: id on the Hugging Face hub, used where no path is given
     hub_id: str | None = None
+    #: side of the pictures in pixels; null: the model's own
+    size: int | None = None
     #: float32 | bfloat16 | float16
     dtype: str = "float32"
     #: rows per network call; part of a KB's identity, since rounding may depend on it
@@ -62,7 +64,7 @@ class DataConfig:
     #: data=file only: text files with the prompts of the KB and of the queries
     kb_file: str | None = None
     query_file: str | None = None
-    #: data=coco2014 only: the folder that holds annotations/
+    #: data=coco2014 only: the folder that holds annotations/ (and val2014/, for FID, KID and CMMD)
     root: str | None = None
 
 
@@ -177,9 +179,10 @@ class MetricsConfig:
     allow_few: bool = False
     #: resamples of each bootstrap interval
     resamples: int = 1000
-    #: real pictures that FD-scene compares with
+    #: real pictures that FD-scene, FID, KID and CMMD compare with
     real_images: int = 2000
-    #: inception and clip: folder of real pictures; null: rendered held-out scenes
+    #: inception and clip: folder of real pictures; null: rendered held-out scenes (data=scenes) or
+    #: ROOT/val2014 (data=coco2014)
     real_folder: str | None = None
     #: where weights are looked for, and whether missing ones are downloaded there
     weights: str = "outputs/weights"

@@ -68,6 +68,25 @@ def attention_slicing(pipe: Any, call: dict[str, Any]) -> None:
     pipe.enable_attention_slicing()
 
 
+def model_offload(pipe: Any, call: dict[str, Any]) -> None:
+    """Whole models by turns; the CPU stands in for the accelerator."""
+    pipe.enable_model_cpu_offload(device="cpu")
+
+
+def lora(pipe: Any, call: dict[str, Any]) -> None:
+    from peft import LoraConfig
+
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    if not hasattr(network, "add_adapter"):
+        raise NotApplicable("add_adapter")
+    network.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+
+
+#: packages that a feature of diffusers itself needs
+NEEDS = {
+    "CPU offload of whole models": "accelerate",
+    "LoRA loaded": "peft",
+}
 FEATURES: dict[str, Change] = {
     "plain": nothing,
     "guidance": guidance,
@@ -77,6 +96,8 @@ FEATURES: dict[str, Change] = {
     "float16": float16,
     "torch.compile": compiled,
     "attention slicing": attention_slicing,
+    "CPU offload of whole models": model_offload,
+    "LoRA loaded": lora,
 }
 
 
@@ -143,9 +164,18 @@ scheduler, steps, guidance, negative prompt, size); a value step inside a group 
 DPM-Solver. Image-to-image calls, which start inside the schedule, and calls that run a part of it
 (`denoising_end`) are refused when they are made.
 
-Not tested here: CPU offload (needs an accelerator; weights that are offloaded one by one cannot be
-hashed and are refused) and LoRA (needs `peft`; loaded weights are part of the model's hash, so a KB
-fits the LoRA that it was recorded with).
+CPU offload of whole models is tested with the CPU in the place of the accelerator. Weights that are
+offloaded layer by layer (`enable_sequential_cpu_offload`) are hashed where they are kept and
+`redi.enable` takes the pipeline, but no run of it was tested: that needs an accelerator. A LoRA is
+part of the model's hash, with the adapters in use, their scales and whether they are fused: a KB
+fits the LoRA that it was recorded with and no other. Change adapters before `redi.enable`, which is
+when the hash is taken.
+
+The framework's own loop (`redi model=...`) runs Stable Diffusion 1.x and 2.x, SDXL, Stable
+Diffusion 3 and Flux; a plain run is the unmodified pipeline bit for bit (`tests/test_families.py`).
+It keeps Flux latents as pictures (C, H, W) where the pipeline keeps tokens, so for Flux a KB serves
+the one that made it. SDXL is told that nothing was cropped and that the original size is the
+picture's; Flux runs without a second, negative pass (`true_cfg_scale`).
 """
 
 

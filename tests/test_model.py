@@ -10,8 +10,9 @@ import torch
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import run_plain
+from redi.models.content import content_hash
 from redi.models.noise_form import NoiseForm
-from redi.models.text_to_image import TextToImageModel, content_hash, load_pipeline
+from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import build_sampler
 from redi.theory.multistep import multistep
 
@@ -49,7 +50,7 @@ def test_guidance_one_uses_the_prompt_alone(tiny_model: TextToImageModel) -> Non
     latents, t = torch.randn(2, 4, 8, 8), torch.tensor(300)
     conditioning = bare.encode(PROMPTS[:2])
     with torch.no_grad():
-        expected = bare.unet(
+        expected = bare.network(
             torch.cat([latents, latents[-1:], latents[-1:]]),
             t,
             torch.cat([conditioning.states, conditioning.states[-1:].expand(2, -1, -1)]),
@@ -86,11 +87,11 @@ def test_noise_is_what_the_pipeline_would_draw() -> None:
 
 
 def test_content_hash_sees_every_weight(tiny_model: TextToImageModel) -> None:
-    before = content_hash(tiny_model.unet)
-    parameter = next(tiny_model.unet.parameters())
+    before = content_hash(tiny_model.network)
+    parameter = next(tiny_model.network.parameters())
     with torch.no_grad():
         parameter.view(-1)[0] += 1e-3
-        changed = content_hash(tiny_model.unet)
+        changed = content_hash(tiny_model.network)
         parameter.view(-1)[0] -= 1e-3
     assert changed != before
 

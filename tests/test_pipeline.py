@@ -26,6 +26,7 @@ from redi.errors import UsageError
 from redi.inference import Jumper, Setting
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.pipeline.identity import model_identity
 from redi.samplers import SAMPLERS, build_scheduler
 from redi.tasks.assemble import check
 from redi.tasks.build_kb import build as build_kb
@@ -287,11 +288,70 @@ def test_noise_that_a_recording_would_draw_is_refused(sd: Any, tmp_path: Path) -
     assert not (tmp_path / "kb").exists()
 
 
-def test_weights_that_are_offloaded_one_by_one_are_refused(kb: KnowledgeBase) -> None:
+def test_a_pipeline_without_weights_is_refused(kb: KnowledgeBase) -> None:
     pipe = build("Stable Diffusion 1.x")
     pipe.unet.to("meta")
-    with pytest.raises(UsageError, match="sequential_cpu_offload"):
+    with pytest.raises(UsageError, match="UNet2DConditionModel are on the meta device"):
         redi.enable(pipe, kb, value_step=VALUE)
+
+
+def test_offloaded_weights_are_the_same_weights(sd: Any, kb: KnowledgeBase) -> None:
+    pytest.importorskip("accelerate")
+    plain = run(sd, "", kb, ASKED)
+    pipe = build("Stable Diffusion 1.x")
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(run(pipe, "", kb, ASKED), plain)
+    with redi.enable(pipe, kb, value_step=VALUE):  # recorded without offloading
+        jumped = run(pipe, "", kb, ASKED)
+    with redi.enable(sd, kb, value_step=VALUE):
+        assert torch.equal(run(sd, "", kb, ASKED), jumped)
+    assert redi.summary(pipe).hits == 2
+
+
+def test_weights_that_are_offloaded_one_by_one_are_hashed_where_they_are_kept(
+    sd: Any, kb: KnowledgeBase
+) -> None:
+    pytest.importorskip("accelerate")
+    pipe = build("Stable Diffusion 1.x")
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    assert all(parameter.is_meta for parameter in pipe.unet.parameters())
+    assert model_identity(pipe) == model_identity(sd)
+    redi.enable(pipe, kb, value_step=VALUE)
+    redi.disable(pipe)
+    pipe.unet.conv_in._hf_hook.weights_map["bias"][0] += 1
+    with pytest.raises(UsageError, match="model_hash"):
+        redi.enable(pipe, kb, value_step=VALUE)
+
+
+def test_a_kb_fits_the_lora_and_the_scale_that_it_was_recorded_with(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    pipe = build("Stable Diffusion 1.x")
+    bare = recorded(pipe, "", tmp_path / "bare")
+    torch.manual_seed(1)
+    layers = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    pipe.unet.add_adapter(layers)
+    weights = peft.get_peft_model_state_dict(pipe.unet, adapter_name="default")
+    pipe.save_lora_weights(tmp_path / "lora", unet_lora_layers=weights)
+    pipe = build("Stable Diffusion 1.x")
+    pipe.load_lora_weights(tmp_path / "lora", adapter_name="style")
+    with pytest.raises(UsageError, match="model_hash"):
+        redi.enable(pipe, bare, value_step=VALUE)
+    kb = recorded(pipe, "", tmp_path / "kb", store_history=True)
+    plain = run(pipe, "", kb, KNOWN[:2])
+    assert not torch.equal(plain, run(build("Stable Diffusion 1.x"), "", kb, KNOWN[:2]))
+    with redi.enable(pipe, kb, value_step=VALUE, estimator="transport"):
+        assert torch.equal(run(pipe, "", kb, KNOWN[:2]), plain)
+    for change in (lambda: pipe.set_adapters(["style"], [0.5]), pipe.disable_lora):
+        change()
+        with pytest.raises(UsageError, match="model_hash"):
+            redi.enable(pipe, kb, value_step=VALUE)
+    pipe.enable_lora()
+    pipe.set_adapters(["style"], [1.0])
+    redi.enable(pipe, kb, value_step=VALUE)
+    redi.disable(pipe)
+    pipe.unload_lora_weights()
+    redi.enable(pipe, bare, value_step=VALUE)
+    redi.disable(pipe)
 
 
 def test_misuse_is_named(sd: Any, kb: KnowledgeBase, tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from torch import Tensor
 
 from redi.composition import compose_config
-from redi.config import DataConfig, ModelConfig
+from redi.config import Config, DataConfig, ModelConfig
 from redi.data.coco import captions
 from redi.errors import UsageError
 from redi.models import hub
+from redi.tasks import pretrained
 from redi.tasks.assemble import model_from, prompts_from
+from redi.tasks.pretrained import real_pictures
 
 
 def write_coco(root: Path, images: int = 12) -> None:
@@ -52,7 +56,48 @@ def test_a_missing_or_foreign_caption_file_is_named_with_the_layout(tmp_path: Pa
         captions(str(tmp_path), "query", 0)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21"])
+def test_validation_images_are_the_real_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_coco(tmp_path)
+    config = Config(data=DataConfig(name="coco2014", root=str(tmp_path), seed=3))
+    config.metrics.real_images, config.metrics.hooks = 5, ["cost", "inception"]
+    with pytest.raises(UsageError, match="has no val2014: unpack .*COCO_val2014_000000000042.jpg"):
+        real_pictures(config)
+    (tmp_path / "val2014").mkdir()
+    for i in range(12):  # image i is of colour 20 i, saved without loss of flat colours
+        picture = Image.new(
+            "L" if i == 4 else "RGB", (6 + i, 8), 20 * i if i == 4 else (20 * i,) * 3
+        )
+        picture.save(tmp_path / "val2014" / f"COCO_val2014_{100 + i:012d}.jpg", quality=100)
+    found = real_pictures(config)
+    asked = [int(text.split()[1]) for text in captions(str(tmp_path), "query", 3)[:5]]
+    assert [p.shape for p in found] == [(8, 6 + i, 3) for i in asked]
+    assert all(abs(p.astype(int) - 20 * i).max() <= 1 for p, i in zip(found, asked, strict=True))
+
+    seen: list[int] = []
+
+    def features(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.mean((2, 3))
+
+    monkeypatch.setattr(pretrained, "locate", lambda *_: tmp_path)
+    monkeypatch.setattr(pretrained, "inception", lambda _: features)
+    (hook,), _ = pretrained.pretrained_hooks(config)
+    assert seen == [5] and hook.real[:, 0] == pytest.approx([20 * i for i in asked], abs=1)
+    config.metrics.real_images = 13
+    with pytest.raises(UsageError, match="real_images=13 is more than the 12 captioned images"):
+        real_pictures(config)
+    config.metrics.real_images = 12
+    (tmp_path / "val2014" / "COCO_val2014_000000000107.jpg").unlink()
+    with pytest.raises(UsageError, match="lacks 1 of 12 images .*COCO_val2014_000000000107.jpg"):
+        real_pictures(config)
+    (tmp_path / "val2014" / "COCO_val2014_000000000107.jpg").write_bytes(b"half")
+    with pytest.raises(UsageError, match="000000000107.jpg' is not a picture"):
+        real_pictures(config)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "sd3", "flux"])
 def test_a_model_that_cannot_be_had_says_what_to_download_and_where_to_put_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import FEATURES, PAGE, check
+from support import FEATURES, NEEDS, PAGE, check
 from tiny_pipelines import PIPELINES
 
 
@@ -16,4 +16,12 @@ def table() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_the_support_table_is_what_the_checks_find(name: str) -> None:
-    assert table()[name] == {feature: check(name, feature) for feature in FEATURES}
+    always = [feature for feature in FEATURES if feature not in NEEDS]
+    assert {f: table()[name][f] for f in always} == {f: check(name, f) for f in always}
+
+
+@pytest.mark.parametrize("feature", NEEDS)
+@pytest.mark.parametrize("name", PIPELINES)
+def test_so_it_is_with_features_that_need_a_package(name: str, feature: str) -> None:
+    pytest.importorskip(NEEDS[feature])
+    assert table()[name][feature] == check(name, feature)

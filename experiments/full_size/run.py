@@ -1,10 +1,11 @@
 """The full-size Stable Diffusion 1.5 architecture with random weights: memory and shapes.
 
-    python experiments/full_size/run.py [--steps 5] [--side 512] [--dtype bfloat16]
+    python experiments/full_size/run.py [--steps 4] [--side 512] [--dtype float32]
 
 builds UNet (860 M parameters), CLIP ViT-L text encoder and VAE with the published dimensions,
-records two trajectories of square pictures on the CPU, re-inserts one of them, and prints sizes,
-seconds and the peak memory of the process.
+records a trajectory of a square picture on the CPU with guidance 7.5, re-inserts it, jumps along it
+with another prompt through `redi.enable` and in the framework's own loop, decodes, and prints
+sizes, seconds, the differences of the two and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -13,14 +14,25 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import redi
+from redi.data.noise import NoisePolicy
+from redi.inference import ReDi, Setting, run_plain, step_group
+from redi.models.text_to_image import TextToImageModel
+from redi.samplers import adapt
 from redi.tasks.train_tokenizer import train_tokenizer
+
+GUIDANCE, KNOWN, ASKED = 7.5, "a red fox", "a blue car"
 
 
 def build(dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -66,49 +78,77 @@ def build(dtype: torch.dtype) -> StableDiffusionPipeline:
 
 
 def main() -> None:
-    """Record, re-insert, report."""
+    """Record, re-insert, jump twice, decode, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="at least 4")
     parser.add_argument("--side", type=int, default=512, help="pixels")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="float32")
     options = parser.parse_args()
     torch.manual_seed(0)
-    start = time.perf_counter()
-    pipe = build(getattr(torch, options.dtype))
+    with timed("built"):
+        pipe = build(getattr(torch, options.dtype))
     parameters = sum(p.numel() for p in pipe.unet.parameters())
-    print(
-        f"UNet: {parameters / 1e6:.1f} M parameters; built in {time.perf_counter() - start:.0f} s"
-    )
+    print(f"UNet: {parameters / 1e6:.1f} M parameters, {options.dtype}")
+    last, key, value = options.steps, 1, options.steps - 1
     call: dict[str, Any] = {
-        "num_inference_steps": options.steps,
+        "num_inference_steps": last,
+        "guidance_scale": GUIDANCE,
         "height": options.side,
         "width": options.side,
         "output_type": "latent",
     }
-    key, value = 2, options.steps - 1
+    model = TextToImageModel(pipe, GUIDANCE, batch_size=1)
+    scheduler = deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(last)
+    sampler = adapt(scheduler)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        kb = redi.record(
-            pipe,
-            ["a red fox", "a blue car"],
-            f"{folder}/kb",
-            key_step=key,
-            value_steps=[value],
-            store_history=True,
-            **call,
-        )
-        print(f"recorded 2 trajectories in {time.perf_counter() - start:.0f} s")
-        print(f"latents {tuple(kb.column('step_0002', 'latents').shape[1:])}")
+        stored: dict[str, Any] = {"key_step": key, "value_steps": [value, last]}
+        with timed("recorded a trajectory", sampler.calls(0, last)):
+            kb = redi.record(pipe, [KNOWN], f"{folder}/kb", store_history=True, **stored, **call)
         print(f"{kb.disk_bytes / len(kb) / 1e3:.0f} kB per trajectory")
-        plain = pipe("a red fox", generator=redi.generators(kb), **call).images
+        plain = kb.column(step_group(last), "latents")
+        print(f"latents {tuple(plain.shape)}")
+
+        noise = NoisePolicy().draw([0], tuple(plain.shape[1:])).to(pipe.unet.dtype)
+        with timed("own loop, full", sampler.calls(0, last)):
+            full = run_plain(model, sampler, model.encode([KNOWN]), noise).latents
+        print(f"  largest difference to the pipeline: {largest(full, plain)}")
+
         with redi.enable(pipe, kb, value_step=value, resume="retrieved"):
-            again = pipe("a red fox", generator=redi.generators(kb), **call).images
-        print(
-            f"own trajectory re-inserted: largest difference {float((plain - again).abs().max())}"
-        )
+            with timed("redi.enable, its own trajectory", sampler.calls(0, key) + 1):
+                again = pipe(KNOWN, generator=redi.generators(kb), **call).images
+        print(f"  largest difference to the pipeline: {largest(again, plain)}")
+
+        with redi.enable(pipe, kb, value_step=value):
+            with timed("redi.enable, another prompt", sampler.calls(0, key) + 1):
+                enabled = pipe(ASKED, generator=redi.generators(kb), **call).images
         print(redi.summary(pipe))
+        method = ReDi(model, sampler, kb, np.zeros(1, np.int64), Setting(key, value))
+        with timed("own loop, another prompt", sampler.calls(0, key) + 1):
+            prefix = method.start(model.encode([ASKED]), noise, [0], [0])
+            mine = method.finish(prefix).latents
+        print(f"  largest difference to redi.enable: {largest(mine, enabled)}")
+        print(f"  (to the recorded trajectory: {largest(mine, plain):.3g})")
+
+    with timed("decoded"):
+        picture = model.decode(mine)
+    print(f"picture {tuple(picture.shape)}, finite: {bool(picture.isfinite().all())}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"peak memory of the process: {peak:.1f} GB")
+
+
+@contextmanager
+def timed(what: str, calls: int | None = None) -> Iterator[None]:
+    """Print the seconds of a block, and per network call where it makes some."""
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    rate = "" if calls is None else f" ({calls} network calls, {seconds / calls:.1f} s each)"
+    print(f"{what}: {seconds:.0f} s{rate}", flush=True)
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().max())
 
 
 if __name__ == "__main__":

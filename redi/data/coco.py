@@ -1,4 +1,7 @@
-"""Captions of COCO 2014: one per training image for the KB, a seeded choice for the queries."""
+"""COCO 2014: captions of training images for the KB, of validation images for the queries.
+
+The validation images themselves are the real pictures that distributions are compared with.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from redi.files import read_json
 
 _SPLITS = {"kb": "train", "query": "val"}
 LAYOUT = "ROOT/annotations/captions_train2014.json and ROOT/annotations/captions_val2014.json"
+PICTURES = "ROOT/val2014/COCO_val2014_000000000042.jpg and so on"
 
 
 def captions(root: str | None, role: str, seed: int) -> list[str]:
@@ -24,6 +28,38 @@ def captions(root: str | None, role: str, seed: int) -> list[str]:
     Raises:
         UsageError: `root` is not set, or its files are missing or are not COCO captions.
     """
+    return [text for _, text in _ordered(root, role, seed)]
+
+
+def validation_pictures(root: str | None, count: int, seed: int) -> list[Path]:
+    """Files of `count` validation images, those of the first query captions first.
+
+    Raises:
+        UsageError: as `captions`, or the images are not there.
+    """
+    rows = _ordered(root, "query", seed)
+    folder = Path(str(root)) / "val2014"
+    if not folder.is_dir():
+        raise UsageError(
+            f"data.root={root!r} has no val2014: unpack COCO's val2014.zip there ({PICTURES}), or "
+            "set metrics.real_folder"
+        )
+    if len(rows) < count:
+        raise UsageError(
+            f"metrics.real_images={count} is more than the {len(rows)} captioned images of "
+            f"data.root={root!r}: use fewer"
+        )
+    paths = [folder / f"COCO_val2014_{image:012d}.jpg" for image, _ in rows[:count]]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise UsageError(
+            f"data.root={root!r} lacks {len(missing)} of {count} images in val2014, such as "
+            f"{missing[0]}: unpack COCO's val2014.zip again ({PICTURES})"
+        )
+    return paths
+
+
+def _ordered(root: str | None, role: str, seed: int) -> list[tuple[int, str]]:
+    """Image ids and captions of the role's split in the seeded order."""
     if root is None:
         raise UsageError(f"data.root is not set: name the folder that holds {LAYOUT}")
     path = Path(root) / "annotations" / f"captions_{_SPLITS[role]}2014.json"
@@ -32,14 +68,14 @@ def captions(root: str | None, role: str, seed: int) -> list[str]:
             f"data.root={root!r} has no {path.relative_to(root)}: unpack COCO's "
             f"annotations_trainval2014.zip there ({LAYOUT})"
         )
-    texts = _first_captions(path)
-    order = np.random.default_rng([seed, 2014]).permutation(len(texts))
-    return [texts[i] for i in order]
+    rows = _first_captions(path)
+    order = np.random.default_rng([seed, 2014]).permutation(len(rows))
+    return [rows[i] for i in order]
 
 
 @cache
-def _first_captions(path: Path) -> tuple[str, ...]:
-    """The first caption of every image, in the order of image ids."""
+def _first_captions(path: Path) -> tuple[tuple[int, str], ...]:
+    """Id and first caption of every image, in the order of image ids."""
     content = read_json(path, "the COCO captions")
     try:
         notes = content["annotations"]
@@ -52,4 +88,4 @@ def _first_captions(path: Path) -> tuple[str, ...]:
     first: dict[int, str] = {}
     for image, _, text in rows:
         first.setdefault(image, " ".join(text.split()))
-    return tuple(first.values())
+    return tuple(first.items())

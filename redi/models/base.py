@@ -20,6 +20,8 @@ class Conditioning:
 
     prompts: tuple[str, ...]
     states: Tensor  # (B, T, D)
+    #: whatever else a network is told about each prompt, such as a pooled text (B, P)
+    others: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)

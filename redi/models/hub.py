@@ -8,8 +8,9 @@ from huggingface_hub import snapshot_download
 
 from redi.errors import UsageError
 
-_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_SKIPPED = ["safety_checker/*", "*non_ema*", "*.fp16.safetensors"]
+#: weights of a pipeline's parts; files beside model_index.json are the same in another form
+_FILES = ["*.json", "*.txt", "*.model", "*/*.safetensors"]
+_SKIPPED = ["safety_checker/*", "text_encoders/*", "vae_1_0/*", "*non_ema*", "*.fp16*.safetensors"]
 
 
 def hub_folder(hub_id: str) -> Path:

@@ -2,86 +2,106 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from redi.errors import UsageError
+from redi.files import read_json
 from redi.models.base import Conditioning, Watch
+from redi.models.content import content_hash, weighted_parts
+from redi.models.families import family_called, family_of
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
 
 
 class TextToImageModel:
-    """Stable Diffusion v1 / v2 style pipelines with classifier-free guidance.
+    """A text-to-image pipeline of a known family with classifier-free guidance.
 
     Every network runs on batches of exactly `batch_size` rows, the last one padded. A kernel's
     rounding may depend on the shape it is given, so this is what makes a sample's result
     independent of the batch that it came in.
+
+    Args:
+        pipeline: of one of the classes in `FAMILIES`.
+        guidance_scale: at most 1: the prompt alone.
+        negative_prompt: what guidance moves away from; empty: what the pipeline does without one.
+        batch_size: rows of every network call.
+        size: side of the pictures in pixels; None: the model's own.
     """
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: Any,
         guidance_scale: float,
         negative_prompt: str = "",
         batch_size: int = 16,
+        size: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"model.batch_size={batch_size} is too small: use at least 1")
         self.pipeline, self.batch_size = pipeline, batch_size
         self.guidance_scale, self.negative_prompt = guidance_scale, negative_prompt
-        self.unet, self.vae = pipeline.unet.eval(), pipeline.vae.eval()
-        self.text_encoder = pipeline.text_encoder.eval()
-        size = self.unet.config.sample_size
-        self.latent_shape = (self.unet.config.in_channels, size, size)
-        self.scheduler_config = dict(pipeline.scheduler.config)
-        self.device = self.unet.device
+        self.family = family_of(pipeline, size, guidance_scale, negative_prompt)
+        self.network = self.family.network
+        self.latent_shape = self.family.latent_shape
+        self.scheduler_config = self.family.scheduler_config
+        self.device = self.network.device
         self.meter = CallMeter(self.device)
 
     @property
     def guided(self) -> bool:
-        """Whether each call also evaluates the negative prompt (the rule of diffusers)."""
-        return self.guidance_scale > 1
+        """Whether each call also evaluates the negative prompt."""
+        return self.family.guided
+
+    @property
+    def embedding_size(self) -> int:
+        """Entries of `Conditioning.embedding` per prompt."""
+        return self.family.embedding_size
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        tokenizer = self.pipeline.tokenizer
-        tokens = tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(self.device)
-        states = self._in_batches(lambda ids: self.text_encoder(ids)[0], tokens)
-        return Conditioning(tuple(prompts), states)
+        parts = []
+        for start in range(0, len(prompts), self.batch_size):
+            texts = list(prompts[start : start + self.batch_size])
+            padded = texts + texts[-1:] * (self.batch_size - len(texts))
+            parts.append([item[: len(texts)] for item in self.family.encode(padded)])
+        states, *others = (torch.cat(items) for items in zip(*parts, strict=True))
+        return Conditioning(tuple(prompts), states, tuple(others))
+
+    @torch.inference_mode()
+    def _negative(self) -> list[Tensor] | None:
+        """The encoded negative prompt, one row of each tensor; None where nothing is guided."""
+        if not self.guided:
+            return None
+        return [item[:1] for item in self.family.encode_negative(self.batch_size)]
 
     def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
-        states = conditioning.states
-        negative = self.encode([self.negative_prompt]).states if self.guided else None
+        encoded = (conditioning.states, *conditioning.others)
+        negative = self._negative()
 
-        def network(latents: Tensor, states: Tensor, timestep: Tensor) -> Tensor:
+        def network(timestep: Tensor, latents: Tensor, *rows: Tensor) -> Tensor:
             if negative is None:
-                return self.unet(latents, timestep, states).sample
-            both = torch.cat([negative.expand_as(states), states])
-            without, within = self.unet(torch.cat([latents] * 2), timestep, both).sample.chunk(2)
+                return self.family.predict(latents, timestep, rows)
+            both = [
+                torch.cat([n.expand_as(row), row]) for n, row in zip(negative, rows, strict=True)
+            ]
+            without, within = self.family.predict(torch.cat([latents] * 2), timestep, both).chunk(2)
             guided = without + self.guidance_scale * (within - without)
             return guided if watch is None else torch.cat([guided, within - without], 1)
 
         @torch.inference_mode()
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
-            if len(latents) != len(states):
-                raise ValueError(f"{len(latents)} latents for {len(states)} prompts")
+            if len(latents) != len(conditioning):
+                raise ValueError(f"{len(latents)} latents for {len(conditioning)} prompts")
             with self.meter.measure(len(latents)):
                 timestep = timestep.to(self.device)
                 output = self._in_batches(
-                    lambda x, s: network(x, s, timestep), latents.to(self.unet.dtype), states
+                    partial(network, timestep), latents.to(self.network.dtype), *encoded
                 )
             if watch is None or negative is None:
                 return output
@@ -93,13 +113,12 @@ class TextToImageModel:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        return self._in_batches(lambda z: self.vae.decode(z).sample, scaled).float().clamp(-1, 1)
+        return self._in_batches(self.family.decode, latents).float().clamp(-1, 1)
 
     def identity(self) -> dict[str, Any]:
         return {
-            "model_hash": content_hash(self.unet, self.text_encoder, self.vae),
-            "model_dtype": str(self.unet.dtype).removeprefix("torch."),
+            "model_hash": content_hash(*weighted_parts(self.pipeline)),
+            "model_dtype": str(self.network.dtype).removeprefix("torch."),
             "guidance_scale": self.guidance_scale,
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,
@@ -118,34 +137,28 @@ class TextToImageModel:
         return torch.cat(parts)
 
 
-def content_hash(*modules: nn.Module) -> str:
-    """SHA-256 over the names, types and values of all weights."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(raw.numpy().data)
-    return digest.hexdigest()
-
-
-def load_pipeline(path: Path, dtype: torch.dtype, device: torch.device) -> StableDiffusionPipeline:
-    """Load a pipeline directory; a `UsageError` says what is wrong with it."""
+def load_pipeline(path: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """Load a pipeline directory as the class that it names; `UsageError` says what is wrong."""
     if not path.is_dir():
         raise UsageError(f"model.path={str(path)!r} is not a directory: name a pipeline's folder")
-    if not (path / "model_index.json").is_file():
+    index, where = path / "model_index.json", f"model.path={str(path)!r}"
+    if not index.is_file():
         raise UsageError(
-            f"model.path={str(path)!r} is not a diffusers pipeline (no model_index.json): "
+            f"{where} is not a diffusers pipeline (no model_index.json): "
             "name the folder that save_pretrained wrote"
         )
+    listed = read_json(index, "the pipeline")
+    name = listed.get("_class_name")
+    family = family_called(name, where)
+    absent = {p: None for p in family.optional_parts if not any(listed.get(p) or ())}
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
+        pipeline = family.pipeline_class.from_pretrained(
+            path, torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False, **absent
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UsageError(
-            f"model.path={str(path)!r} cannot be loaded as a Stable Diffusion pipeline "
-            f"({reason}): check the folder or download it again"
+            f"{where} cannot be loaded as a {name} ({reason}): "
+            "check the folder or download it again"
         ) from error
     return pipeline.to(device)

@@ -9,23 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
-from redi.models.text_to_image import content_hash
+from redi.models.content import content_hash, weighted_parts
 from redi.samplers import Sampler
 from redi.samplers.build import kind_of
 
-#: modules whose weights shape a trajectory or its picture, in the order in which they are hashed
-_MODULES = (
-    "unet",
-    "transformer",
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_3",
-    "vae",
-)
 #: arguments that choose a query, its size (the latents tell) or its output, not its setting
 _QUERY = (
     "self",
@@ -48,14 +39,8 @@ _QUERY_WORDS = ("prompt_embeds", "prompt_attention_mask", "callback")
 
 
 def model_identity(pipe: Any) -> dict[str, Any]:
-    """Content hash, dtype and sampler of a pipeline; `UsageError` where weights are not there."""
-    modules = [getattr(pipe, name, None) for name in _MODULES]
-    present = [getattr(m, "_orig_mod", m) for m in modules if isinstance(m, nn.Module)]
-    if any(parameter.is_meta for module in present for parameter in module.parameters()):
-        raise UsageError(
-            "the pipeline's weights are offloaded one by one (enable_sequential_cpu_offload): call "
-            "redi first and offload afterwards, or use enable_model_cpu_offload"
-        )
+    """Content hash, dtype and sampler of a pipeline; `UsageError` where it has no weights."""
+    present = weighted_parts(pipe)
     name, _ = kind_of(pipe.scheduler)
     return {
         "model_hash": content_hash(*present),

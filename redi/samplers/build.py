@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from redi.errors import UsageError
 from redi.samplers.base import Sampler
@@ -12,6 +14,9 @@ from redi.samplers.catalogue import SAMPLERS, SPACINGS, Kind, SamplerOptions
 
 _FIELDS = {"order": "solver_order"}  # the scheduler's name of an option, where it differs
 _ORDERS = (1, 2, 3)
+#: what a flow model's own pipeline tells `set_timesteps`: the shift of its levels, and whether
+#: they are even before it
+_SCHEDULE = ("mu", "even_sigmas")
 _WHY_NOT_STOCHASTIC = (
     "it adds fresh noise in every step, so the latents of another trajectory at the value step say "
     "nothing about this one's: use a deterministic sampler"
@@ -38,9 +43,34 @@ def build_scheduler(
         family = "a rectified-flow" if from_flow else "a noise-prediction"
         fitting = ", ".join(n for n, other in SAMPLERS.items() if other.flow == from_flow)
         raise UsageError(f"sampler={name} does not fit {family} model: use one of {fitting}")
+    if name == "flow_heun" and model_config.get("use_dynamic_shifting"):
+        raise UsageError(
+            "sampler=flow_heun cannot shift its levels with the picture's size, as this model's "
+            "scheduler does: use flow_euler"
+        )
     given = {k: v for k, v in asdict(options).items() if v is not None}
     chosen = {_FIELDS.get(key, key): value for key, value in given.items()}
-    return kind.scheduler.from_config(dict(model_config), **{**kind.fixed, **chosen})
+    own = {k: v for k, v in model_config.items() if k not in _SCHEDULE}
+    return kind.scheduler.from_config(own, **{**kind.fixed, **chosen})
+
+
+def shifted(
+    config: Mapping[str, Any], tokens: int, shift_of: Callable[..., float]
+) -> dict[str, Any]:
+    """A flow model's scheduler options with `mu`, where its shift depends on the picture's size.
+
+    `shift_of` is the model's own pipeline's rule, for a picture of that many tokens.
+    """
+    if not config.get("use_dynamic_shifting"):
+        return dict(config)
+    names = {
+        "base_image_seq_len": "base_seq_len",
+        "max_image_seq_len": "max_seq_len",
+        "base_shift": "base_shift",
+        "max_shift": "max_shift",
+    }
+    given = {names[key]: config[key] for key in names if key in config}
+    return {**config, "mu": shift_of(tokens, **given)}
 
 
 def check_options(name: str, options: SamplerOptions) -> None:
@@ -81,7 +111,12 @@ def build_sampler(
         raise UsageError(
             f"sampling.steps={num_steps} is too small for sampler={name}: use at least {least}"
         )
-    scheduler.set_timesteps(num_steps)
+    schedule: dict[str, Any] = {}
+    if name == "flow_euler" and "mu" in model_config:
+        schedule["mu"] = model_config["mu"]
+    if name == "flow_euler" and model_config.get("even_sigmas"):
+        schedule["sigmas"] = np.linspace(1.0, 1 / num_steps, num_steps)
+    scheduler.set_timesteps(num_steps, **schedule)
     return SAMPLERS[name].adapter(scheduler)
 
 

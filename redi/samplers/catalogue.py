@@ -1,4 +1,11 @@
-"""Which sampler is which diffusers scheduler, and which options each takes."""
+"""Which sampler is which diffusers scheduler, and which options each takes.
+
+As linear multistep methods, which is what the bounds are stated for, `redi.theory.multistep` knows
+ddim, euler, flow_euler (from its first update on), pndm, dpm_solver, dpm_solver_pp and deis, orders
+1 to 3. The others have no such form: unipc corrects a second state beside the one that the network
+sees, dpm_solver_single starts several updates from one state, and heun, flow_heun and the warm-up
+of pndm_prk call the network on guesses between two states.
+"""
 
 from __future__ import annotations
 

@@ -141,7 +141,9 @@ def model_from(
         path = EMBEDDED_MODEL if config.hub_id is None else hub_folder(config.hub_id)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = load_pipeline(path, _DTYPES[config.dtype], device)
-    return TextToImageModel(pipeline, guidance_scale, negative_prompt, config.batch_size)
+    return TextToImageModel(
+        pipeline, guidance_scale, negative_prompt, config.batch_size, config.size
+    )
 
 
 def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None) -> Sampler:
@@ -264,7 +266,7 @@ def manifest_from(
     columns = [
         Column(step_group(setting.key_step), "latents", shape, key),
         Column(step_group(setting.key_step), "prediction", shape, value),
-        Column("prompt", "embedding", (model.text_encoder.config.hidden_size,), key),
+        Column("prompt", "embedding", (model.embedding_size,), key),
     ]
     levels = correction_steps(config, sampler)
     columns += [Column(step_group(s), "latents", shape, value) for s in levels if s not in steps]

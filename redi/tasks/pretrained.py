@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from redi.config import Config
+from redi.data.coco import validation_pictures
 from redi.data.scenes import sample
 from redi.data.stream import to_pixels
 from redi.errors import UsageError
@@ -25,7 +26,10 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def real_pictures(config: Config) -> list[np.ndarray]:
-    """uint8 (H, W, 3): metrics.real_folder in name order, else rendered held-out scenes."""
+    """uint8 (H, W, 3): metrics.real_folder in name order, else what belongs to the prompts.
+
+    That is COCO's validation images with data=coco2014, rendered held-out scenes with data=scenes.
+    """
     folder, count = config.metrics.real_folder, config.metrics.real_images
     if folder is not None:
         paths = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in _PICTURES]
@@ -33,7 +37,9 @@ def real_pictures(config: Config) -> list[np.ndarray]:
             raise UsageError(
                 f"metrics.real_folder={folder!r} holds {len(paths)} pictures: give at least 2"
             )
-        return [np.array(Image.open(path).convert("RGB")) for path in paths[:count]]
+        return [_read(path) for path in paths[:count]]
+    if config.data.name == "coco2014":
+        return [_read(p) for p in validation_pictures(config.data.root, count, config.data.seed)]
     if config.data.name != "scenes":
         raise UsageError(
             "metrics.real_folder=None leaves FID, KID and CMMD without real pictures: name a "
@@ -41,6 +47,16 @@ def real_pictures(config: Config) -> list[np.ndarray]:
         )
     drawn = [sample("query", index, seed=3) for index in range(count)]
     return [scene.render(rng) for scene, rng in drawn]
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return np.array(Image.open(path).convert("RGB"))
+    except OSError as error:
+        raise UsageError(
+            f"{str(path)!r} is not a picture that can be read ({type(error).__name__}): copy or "
+            "unpack it again"
+        ) from error
 
 
 def pretrained_hooks(config: Config) -> tuple[list[MetricHook], list[str]]:

@@ -1,13 +1,16 @@
-"""Every sampler as a linear multistep method in normalised variables (theory.md section 1).
+"""Samplers as linear multistep methods in normalised variables (theory.md section 1).
 
 With `y = x / alpha`, `rho = sigma / alpha` each update reads
 
     y_{i+1} = carry_i y_i + gain_i sum_j weights_ij p_{i-j}
 
-noise form (DDIM, PNDM, DPM-Solver-2M): `p = e`, `carry = 1`, `gain = h_i = rho_{i+1} - rho_i`;
-data form (DPM-Solver++ 2M): `p = d = y - rho e`, `carry = kappa_i = rho_{i+1} / rho_i`,
-`gain = 1 - kappa_i`, which is the `y / rho` form of theory.md multiplied by `rho_{i+1}`, so that
-it also holds for the last update to `rho = 0`.
+noise form (DDIM, Euler, flow Euler, PNDM, DPM-Solver, DEIS): `p = e`, `carry = 1`, `gain = h_i =
+rho_{i+1} - rho_i`;
+data form (DPM-Solver++): `p = d = y - rho e`, `carry = kappa_i = rho_{i+1} / rho_i`, `gain = 1 -
+kappa_i`, which is the `y / rho` form of theory.md multiplied by `rho_{i+1}`, so that it also holds
+for the last update to `rho = 0`.
+
+The others have no such form, and `WITHOUT_FORM` says why.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,9 +26,23 @@ from torch import Tensor
 from redi.errors import UsageError
 from redi.samplers import Sampler
 from redi.samplers.pndm import ADAMS_BASHFORTH
+from redi.theory import extrapolation
 
 #: Largest relative difference of two levels that are the same (float32 tables).
 _SAME_LEVEL = 1e-5
+
+_FIRST_ORDER = ("ddim", "euler", "flow_euler")
+_DPM = ("dpm_solver", "dpm_solver_pp")
+#: Samplers whose updates are not of the form above, and why.
+WITHOUT_FORM = {
+    "unipc": "its corrector starts from a second, corrected state beside the one that the network "
+    "sees",
+    "dpm_solver_single": "the updates of a group start from the group's first state and not from "
+    "the one before",
+    "heun": "the second call of every update is made on a first guess of its result",
+    "flow_heun": "the second call of every update is made on a first guess of its result",
+    "pndm_prk": "the calls of its Runge-Kutta warm-up are made on guesses between two states",
+}
 
 
 @dataclass(frozen=True)
@@ -85,12 +103,18 @@ def multistep(sampler: Sampler, start: int = 0, carried: int = 0) -> tuple[Updat
     `multistep(sampler, v, sampler.history_after(v))`.
 
     Raises:
-        UsageError: the call levels are not the state levels, or an option of the scheduler makes
-            its update nonlinear or of another family.
+        UsageError: the sampler has no such form, the call levels are not the state levels, or an
+            option of the scheduler makes its update nonlinear or of another family.
     """
     _check_scheduler(sampler)
     _check_levels(sampler)
-    alpha, rho = sampler.levels.alpha.tolist(), sampler.levels.rho.tolist()
+    rho = sampler.levels.rho.tolist()
+    if math.isinf(rho[start]):
+        raise UsageError(
+            f"sampler={sampler.name} starts from pure noise, where y = x / alpha does not exist: "
+            "take its updates from step 1 on"
+        )
+    alpha = _network_alpha(sampler)
     updates = []
     weights: tuple[float, ...]
     for i in range(start, sampler.num_steps):
@@ -106,27 +130,52 @@ def multistep(sampler: Sampler, start: int = 0, carried: int = 0) -> tuple[Updat
     return tuple(updates)
 
 
+def _network_alpha(sampler: Sampler) -> list[float]:
+    """Factor from `y` to what the network sees: Euler's own states are `y`, and scaled for it."""
+    levels = sampler.levels
+    return ((1 + levels.rho**2).rsqrt() if sampler.name == "euler" else levels.alpha).tolist()
+
+
 def _weights(sampler: Sampler, i: int, held: int, rho: list[float]) -> tuple[float, ...]:
-    if sampler.name in ("ddim", "pndm"):
-        return ADAMS_BASHFORTH[held]
-    config, last = sampler.scheduler.config, i == sampler.num_steps - 1
-    short = config.lower_order_final and sampler.num_steps < 15
-    if held == 0 or (
-        last and (config.euler_at_final or short or config.final_sigmas_type == "zero")
-    ):
+    if sampler.name in _FIRST_ORDER:
         return (1.0,)
-    ratio = math.log(rho[i - 1] / rho[i]) / math.log(rho[i] / rho[i + 1])
-    return (1 + 1 / (2 * ratio), -1 / (2 * ratio))
+    if sampler.name == "pndm":
+        return ADAMS_BASHFORTH[held]
+    order = min(held + 1, _order_cap(sampler, i))
+    past = [math.log(rho[i - j] / rho[i]) for j in range(order)]
+    if sampler.name == "deis":
+        return extrapolation.deis(math.log(rho[i + 1] / rho[i]), past)
+    if order == 1:
+        return (1.0,)
+    step = math.log(rho[i] / rho[i + 1])
+    steps = [(far - near) / step for near, far in pairwise(past)]
+    return extrapolation.dpm_solver(-step if sampler.name == "dpm_solver_pp" else step, steps)
+
+
+def _order_cap(sampler: Sampler, i: int) -> int:
+    """The order that the scheduler's rules for the last updates leave."""
+    config, left = sampler.scheduler.config, sampler.num_steps - i
+    order = int(config.solver_order)
+    if config.lower_order_final and sampler.num_steps < 15:
+        order = min(order, left)
+    ends_low = config.get("euler_at_final") or config.get("final_sigmas_type") == "zero"
+    return 1 if left == 1 and ends_low and sampler.name in _DPM else order
 
 
 def _check_scheduler(sampler: Sampler) -> None:
-    """Refuse what is not one of the four linear methods of the table."""
+    """Refuse what is not one of the linear methods of the table."""
     config = sampler.scheduler.config
+    if sampler.name in WITHOUT_FORM:
+        reason, others = WITHOUT_FORM[sampler.name], (*_FIRST_ORDER, "pndm", *_DPM, "deis")
+        raise UsageError(
+            f"sampler={sampler.name!r} is no linear multistep method, {reason}: "
+            f"use one of {', '.join(others)}"
+        )
     wanted = {
         "clip_sample": False,
         "thresholding": False,
         "rescale_betas_zero_snr": False,
-        "solver_type": "midpoint",
+        "solver_type": "logrho" if sampler.name == "deis" else "midpoint",
     }
     for field, value in wanted.items():
         if config.get(field, value) != value:
@@ -140,21 +189,20 @@ def _check_scheduler(sampler: Sampler) -> None:
             f"sampler=pndm averages raw outputs, which are no noise predictions with "
             f"prediction_type={kind!r}: wrap the model in NoiseForm"
         )
-    if sampler.name not in ("ddim", "pndm", "dpm_solver", "dpm_solver_pp"):
-        raise UsageError(
-            f"sampler={sampler.name!r} has no multistep form here: "
-            "use ddim, pndm, dpm_solver or dpm_solver_pp"
-        )
 
 
 def _check_levels(sampler: Sampler) -> None:
     """Refuse grids on which the network is called at another level than the state's."""
-    table = sampler.scheduler.alphas_cumprod.double()
-    calls = torch.tensor([int(timesteps[0]) for timesteps in sampler.call_timesteps])
-    called = ((1 - table[calls]) / table[calls]).sqrt()  # (N,)
-    state = sampler.levels.rho[:-1]
+    calls = torch.stack([timesteps[0] for timesteps in sampler.call_timesteps]).double()
+    if sampler.name == "flow_euler":
+        called = calls / sampler.scheduler.config.num_train_timesteps  # (N,)
+        state = sampler.levels.sigma[:-1]
+    else:
+        table = sampler.scheduler.alphas_cumprod.double()[calls.long()]
+        called = ((1 - table) / table).sqrt()  # (N,)
+        state = sampler.levels.rho[:-1]
     if ((called - state).abs() > _SAME_LEVEL * state).any():
-        spacing = sampler.scheduler.config.timestep_spacing
+        spacing = sampler.scheduler.config.get("timestep_spacing")
         raise UsageError(
             f"sampling.steps={sampler.num_steps} with timestep_spacing={spacing!r} calls the "
             "network at other levels than the states have: use trailing or leading spacing and a "

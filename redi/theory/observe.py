@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
+from redi.errors import UsageError
 from redi.models.base import DiffusionModel
 from redi.samplers import Sampler, build_sampler
 from redi.theory.certificate import perturbations
@@ -56,6 +57,11 @@ def observe(
     sampler = build_sampler(
         sampler_name, model.scheduler_config, config.steps, config.timestep_spacing
     )
+    if sampler_name == "euler":
+        raise UsageError(
+            "samplers has 'euler', which is DDIM on states that are not scaled to unit variance: "
+            "use ddim"
+        )
     updates = multistep(sampler)
     noise = NoisePolicy(seed=config.seed).draw([0], model.latent_shape)
     query_fleet, entries = (
