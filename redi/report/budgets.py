@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from redi.metrics.intervals import Estimate, bootstrap_mean, bootstrap_statistic
+from redi.report.labels import DASH
 from redi.report.table import Cell, Grid
 
 #: measured columns, and what they are errors to
@@ -70,12 +71,21 @@ def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
     return result
 
 
-def budgets_grid(rows: Sequence[Budget]) -> Grid:
-    """Budgets as a table."""
-    top = max(row.calls for row in rows)
+def budgets_grid(rows: Sequence[tuple[str, Budget, int]]) -> Grid:
+    """Budgets as a table.
 
-    def cells(row: Budget) -> list[Cell]:
+    Each comes with the setting that it was measured under ('' where all agree) and the network
+    calls behind its KB and corrections; over the calls that an image saves, these make the images
+    after which the KB has paid for itself.
+    """
+    top = max(row.calls for _, row, _ in rows)
+    several = any(setting for setting, _, _ in rows)
+
+    def cells(setting: str, row: Budget, behind: int) -> list[Cell]:
         needs = row.calls_to_match
+        saved = (needs or top) - row.calls
+        most = "at most " if needs is None else ""
+        pays = f"{most}{behind / saved:,.0f} images" if saved > 0 else DASH
         told = f"more than {top} calls" if needs is None else f"{needs:.1f} calls"
         best, ratio = row.plain[row.best], row.ratio
         values = [
@@ -85,13 +95,16 @@ def budgets_grid(rows: Sequence[Budget]) -> Grid:
             f"{row.corrected.mean:.4f} [{row.corrected.low:.4f}, {row.corrected.high:.4f}]",
             f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]",
             told,
+            pays,
         ]
-        return [[(value, i == 4 and ratio.high < 1)] for i, value in enumerate(values)]
+        marked: list[Cell] = [[(v, i == 4 and ratio.high < 1)] for i, v in enumerate(values)]
+        return [[(setting, False)], *marked] if several else marked
 
+    headings = ["calls", "best plain sampler", "its error", "corrected", "ratio", "plain needs"]
     return Grid(
-        ["calls", "best plain sampler", "its error", "corrected", "ratio", "plain needs"],
-        2,
-        [cells(row) for row in rows],
+        ["setting"] * several + [*headings, "KB pays after"],
+        2 + several,
+        [cells(*row) for row in rows],
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -19,6 +20,9 @@ BEST_PLAIN = (
     "interval stays below one."
 )
 
+#: where a run keeps its files: no setting
+_PLACES = ("run_dir", "kb.dir", "kb.root", "reference_root")
+
 
 @dataclass(frozen=True)
 class CorrectedReport:
@@ -31,8 +35,8 @@ class CorrectedReport:
 def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
     """Tables of every run with corrected points; empty where there is none.
 
-    Each run makes a figure of the error over the calls; three or more whose KBs differ in size
-    make one of the error over that size instead.
+    One run makes a figure of the error over the calls; three or more whose KBs differ in size make
+    one of the error over that size.
     """
     tables: dict[str, Grid] = {}
     figures: dict[str, Figure] = {}
@@ -44,19 +48,50 @@ def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
         rows = {to: list(its) for to, its in rows.items() if its}
         if rows:
             found.append((run, rows))
-    for run, rows in found:
-        title = f"{run.run}: " if len(found) > 1 else ""
-        for to, its in rows.items():
-            tables[f"{title}latent error to {to}"] = budgets_grid(its)
+    settings = _settings([run for run, _ in found])
+    for to in ERRORS.values():
+        named_rows = [
+            (setting, row, _kb_calls(run, row.calls))
+            for setting, (run, rows) in zip(settings, found, strict=True)
+            for row in rows.get(to, [])
+        ]
+        if named_rows:
+            tables[f"latent error to {to}"] = budgets_grid(named_rows)
     sizes = [_trajectories(run) for run, _ in found]
     if len(set(sizes)) == len(sizes) >= 3:
         ordered = sorted(zip(sizes, [next(iter(rows.values())) for _, rows in found], strict=True))
         figures["growth"] = growth_figure(*map(list, zip(*ordered, strict=True)))
-    else:
-        for i, (run, rows) in enumerate(found, start=1):
-            figure = budgets_figure(list(rows.items()), run.run if len(found) > 1 else "")
-            figures["budgets" + f"_{i}" * (len(found) > 1)] = figure
+    elif len(found) == 1 and max(map(len, found[0][1].values())) > 1:
+        figures["budgets"] = budgets_figure(list(found[0][1].items()))
     return CorrectedReport(tables, figures)
+
+
+def _settings(runs: Sequence[Results]) -> list[str]:
+    """What sets the runs apart, in words; '' where there is only one."""
+    flat = [dict(_leaves(run.config)) for run in runs]
+    keys = sorted({key for config in flat for key in config})
+    told = [k for k in keys if k not in _PLACES and len({str(c.get(k)) for c in flat}) > 1]
+    return [", ".join(f"{k.split('.')[-1]} {_short(c.get(k))}" for k in told) for c in flat]
+
+
+def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _short(value: Any) -> str:
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _kb_calls(run: Results, calls: int) -> int:
+    """Network calls behind a KB and the corrections of a budget, trials of levels included."""
+    correction, size = run.config.get("correction", {}), run.config.get("kb", {}).get("size", 0)
+    steps, levels = run.config.get("sampling", {}).get("steps", 0), correction.get("levels", [])
+    tried = min(correction.get("trials", 0), size) * len(levels) if len(levels) > 1 else 0
+    return size * (steps + calls) + tried * calls
 
 
 def _trajectories(run: Results) -> int:
