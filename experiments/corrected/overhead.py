@@ -16,7 +16,7 @@ from rich.table import Table
 
 from redi.correction.base import Visit
 from redi.correction.corrector import StepCorrection
-from redi.correction.features import Features
+from redi.correction.features import FEATURES, Features
 from redi.correction.kernel import Choice, KernelRidge
 from redi.correction.local import PatchRidge
 from redi.data.scenes import prompts
@@ -24,13 +24,12 @@ from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.tasks.assemble import EMBEDDED_MODEL
 
 BATCH, TRAJECTORIES, REPEATS = 16, 1024, 15
-NAMES = ("prediction", "clean", "previous", "earlier")
 
 
 def correction(shape: tuple[int, int, int], parts: str) -> StepCorrection:
     """A correction of the given size; its numbers do not matter for its cost."""
     channels, size = shape[0], shape[0] * shape[1] * shape[2]
-    width = size * len(NAMES)
+    width = size * len(FEATURES)
     kernel = KernelRidge(
         torch.zeros(width),
         torch.randn(TRAJECTORIES, width),
@@ -39,10 +38,10 @@ def correction(shape: tuple[int, int, int], parts: str) -> StepCorrection:
         width**0.5,
     )
     local = PatchRidge(
-        torch.randn(channels, channels * len(NAMES), 3, 3), torch.zeros(channels), 3, 1e-3
+        torch.randn(channels, channels * len(FEATURES), 3, 3), torch.zeros(channels), 3, 1e-3
     )
     return StepCorrection(
-        Features(NAMES, (1.0,) * len(NAMES)),
+        Features(FEATURES, (1.0,) * len(FEATURES)),
         local if parts != "kernel" else None,
         {0: kernel} if parts != "local" else {},
         {},
@@ -70,7 +69,7 @@ def main() -> None:
     for heading in ("latents", "part", "ms per step", "share of a network call"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for shape in (model.latent_shape, (4, 64, 64)):
-        states = [Visit(3.0 - i, *torch.randn(2, BATCH, *shape).double()) for i in range(3)]
+        states = [Visit(3.0 - i, *torch.randn(3, BATCH, *shape).double()) for i in range(3)]
         for parts in ("local", "kernel", "both"):
             step = correction(shape, parts)
             spent = milliseconds(lambda step=step, states=states: step(states, [0] * BATCH))

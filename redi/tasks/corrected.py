@@ -29,6 +29,7 @@ from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
 from redi.tasks.assemble import sampler_from
 from redi.tasks.fit_corrections import policy_file, recipe_from
+from redi.tasks.hooks import Table
 from redi.tasks.reference import ReferenceRuns
 from redi.tasks.rivals import Rival, rival
 
@@ -89,13 +90,21 @@ class CorrectedMethods:
             )
         return results
 
-    def shown(self) -> dict[str, str]:
-        """Methods for the sample sheet, with labels: the budget nearest to four calls."""
+    def shown(self, table: Table) -> dict[str, str]:
+        """Methods for the sample sheet, with labels: the budget nearest to four calls.
+
+        Of the plain samplers only the one with the least latent error, where that was measured.
+        """
         if not self.config.correction.calls:
             return {}
         calls = min(self.config.correction.calls, key=lambda n: abs(n - 4))
-        plain = [name for name in self.plain if name.startswith(f"plain@{calls}:")]
-        labels = {name: f"{self.plain[name][0].label}, {calls} calls" for name in plain}
+        start = f"plain@{calls}:"
+        plain = [name for name in (*self.plain, *self.placed) if name.startswith(start)]
+        errors = {name: table.column(name, "latent_error") for name in plain}
+        known = {name: float(found.mean()) for name, found in errors.items() if found is not None}
+        if known:
+            plain = [min(known, key=lambda name: known[name])]
+        labels = {name: f"{name.removeprefix(start)}, {calls} calls" for name in plain}
         return labels | {f"corrected@{calls}": f"retrieval-corrected, {calls} calls"}
 
     def fields(self, name: str) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class RunWriter:
 
     def _sheet(self, module: Evaluate, path: Path) -> None:
         kinds = ("content", "full", "switch", "redi", "plain", "neighbour")
-        shown = module.corrected.shown()
+        shown = module.corrected.shown(module.table)
         columns: list[str] = [method for method in kinds if method in module.pictures] + [*shown]
         rows = []
         for index in sorted(module.pictures["full"]):
