@@ -1,0 +1,165 @@
+"""What else a local correction could be: python experiments/corrected/local.py
+
+Single steps from the exact states of reference trajectories, each from a noise of its own: what
+maps fitted to 128 of them leave over on 64 others, as a share of the uncorrected DDIM step's error.
+Prints a table and writes it to local.md beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from redi.correction import Plan, plan
+from redi.correction.base import BASES, Visit, visit
+from redi.correction.features import FEATURES, fit_features
+from redi.correction.kernel import Choice, fit_kernel
+from redi.correction.local import fit_local
+from redi.correction.predict import predict_all
+from redi.data.noise import NoisePolicy
+from redi.data.scenes import prompts
+from redi.inference import run_plain
+from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.report.table import Grid, markdown_grid
+from redi.samplers import build_sampler
+from redi.tasks.assemble import EMBEDDED_MODEL
+
+FITTED, TESTED, STEPS, CALLS, BATCH = 128, 64, 24, 5, 16
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of all trajectories: feature planes (K, F, H, W) and its error (K, C, H, W)."""
+
+    planes: Tensor
+    error: Tensor
+
+    def part(self, start: int, stop: int) -> Step:
+        return Step(self.planes[start:stop], self.error[start:stop])
+
+
+def linear(patch: int) -> Callable[[Step], Map]:
+    """The patch map that redi fits."""
+    return lambda step: fit_local(step.planes, step.error, (patch,), ridges=RIDGES)[0]
+
+
+def flipped(step: Step) -> Map:
+    """The same with every trajectory's mirror image beside it."""
+    planes, error = (torch.cat([t, t.flip(-1)]) for t in (step.planes, step.error))
+    return fit_local(planes, error, (3,), ridges=RIDGES)[0]
+
+
+def regions(step: Step) -> Map:
+    """A map of its own for each quarter of the picture."""
+    height, width = (side // 2 for side in step.planes.shape[-2:])
+    quarters = [
+        (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
+        for top in (0, height)
+        for left in (0, width)
+    ]
+    maps = [
+        fit_local(step.planes[q].contiguous(), step.error[q].contiguous(), (3,), ridges=RIDGES)[0]
+        for q in quarters
+    ]
+
+    def apply(planes: Tensor) -> Tensor:
+        whole = torch.zeros(len(planes), *step.error.shape[1:])
+        for quarter, found in zip(quarters, maps, strict=True):
+            whole[quarter] = found(planes[quarter].contiguous())
+        return whole
+
+    return apply
+
+
+def random_features(count: int) -> Callable[[Step], Map]:
+    """Random ReLU features of 3 x 3 patches beside the linear ones: a local map that is not linear."""
+
+    def fit(step: Step) -> Map:
+        generator, depth = torch.Generator().manual_seed(0), step.planes.shape[1]
+        weight = torch.randn(count, depth, 3, 3, generator=generator) / (9 * depth) ** 0.5
+        bias = 0.5 * torch.randn(count, generator=generator)
+
+        def widened(planes: Tensor) -> Tensor:
+            reflected = functional.pad(planes, (1,) * 4, mode="reflect")
+            hidden = functional.conv2d(reflected, weight, bias).relu()
+            near = functional.unfold(reflected, 3).reshape(len(planes), -1, *planes.shape[-2:])
+            return torch.cat([near, hidden], 1)
+
+        found = fit_local(widened(step.planes), step.error, (1,), ridges=RIDGES)[0]
+        return lambda planes: found(widened(planes))
+
+    return fit
+
+
+def kernel(step: Step) -> Map:
+    """Kernel regression on whole pictures, which a noise of its own makes of little use."""
+    choices = [Choice("gaussian", w, r) for w in (1.0, 2.0, 4.0) for r in (1e-3, 1e-2, 1e-1)]
+    found, _, _ = fit_kernel(step.planes.flatten(1), step.error.flatten(1), choices)
+    return lambda planes: found(planes.flatten(1)).reshape(len(planes), *step.error.shape[1:])
+
+
+VARIANTS: dict[str, Callable[[Step], Map]] = {
+    "linear, 1 x 1": linear(1),
+    "linear, 3 x 3": linear(3),
+    "linear, 5 x 5": linear(5),
+    "linear, 3 x 3, mirror images too": flipped,
+    "linear, 3 x 3, one for each quarter": regions,
+    "3 x 3 and 256 random ReLU features": random_features(256),
+    "kernel over whole pictures": kernel,
+}
+
+
+def steps(chosen: Plan, model: TextToImageModel) -> list[Step]:
+    """The coarse steps of all trajectories from exact states."""
+    count, noise = FITTED + TESTED, NoisePolicy("per_prompt")
+    texts = prompts("kb", count)[1]
+    states: dict[int, list[Tensor]] = {step: [] for step in chosen.steps}
+    conditionings = [model.encode(texts[i : i + BATCH]) for i in range(0, count, BATCH)]
+    for i, conditioning in zip(range(0, count, BATCH), conditionings, strict=True):
+        start = noise.draw([noise.kb_id(j) for j in range(i, i + BATCH)], model.latent_shape)
+        outcome = run_plain(model, chosen.sampler, conditioning, start, chosen.steps[1:])
+        found = {0: chosen.sampler.initial(start).latents} | outcome.watched
+        for step in chosen.steps:
+            states[step].append(found[step].double() / chosen.sampler.levels.alpha[step])
+    exact = [torch.cat(states[step]) for step in chosen.steps]
+    predict, visits, made = predict_all(chosen, model, conditionings), list[Visit](), []
+    for level in range(chosen.calls):
+        visits.append(visit(float(chosen.rho[level]), exact[level], predict(exact[level], level)))
+        last = level == chosen.calls - 1
+        error = exact[level + 1] - BASES["ddim"](visits, float(chosen.rho[level + 1]), last)
+        features = fit_features(FEATURES, visits, torch.zeros(count, dtype=torch.long))
+        made.append(Step(features(visits), error))
+    return made
+
+
+def main() -> None:
+    pipeline = load_pipeline(EMBEDDED_MODEL, torch.float32, torch.device("cpu"))
+    model = TextToImageModel(pipeline, guidance_scale=3.0, batch_size=BATCH)
+    sampler = build_sampler("dpm_solver_pp", model.scheduler_config, STEPS, "trailing")
+    chosen = plan(sampler, CALLS, "late1.4")
+    known = steps(chosen, model)
+    rows: list[list[list[tuple[str, bool]]]] = []
+    for name, fit in VARIANTS.items():
+        left = []
+        for step in known:
+            fresh = step.part(FITTED, FITTED + TESTED)
+            rest = fit(step.part(0, FITTED))(fresh.planes).double() - fresh.error
+            left.append(float(rest.norm() / fresh.error.norm()))
+        rows.append([[(name, False)], *([(f"{share:.2f}", False)] for share in left)])
+    headings = [
+        f"step {a} to {b}" for a, b in zip(chosen.steps[:-1], chosen.steps[1:], strict=True)
+    ]
+    text = markdown_grid(Grid(["map", *headings], 1, rows)) + "\n"
+    Path(__file__).with_suffix(".md").write_text(text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
