@@ -60,8 +60,10 @@ def test_a_scan_equals_exact_search(count: int, neighbours: int, parts: int, see
 
 def test_a_scan_goes_through_blocks() -> None:
     keys = synthetic(2500).flatten(1)
-    found = Scan(ArrayKeys(keys.numpy()), np.arange(2500)).find(keys[[0, 1500, 2499]], 1)
-    assert found[:, 0].tolist() == [0, 1500, 2499]
+    found, squares = Scan(ArrayKeys(keys.numpy()), torch.arange(2500)).find(
+        keys[[0, 1500, 2499]], 1
+    )
+    assert found[:, 0].tolist() == [0, 1500, 2499] and float(squares.max()) < 1e-2
 
 
 def test_projected_distances_never_exceed_the_keys_own() -> None:

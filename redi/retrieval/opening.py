@@ -79,7 +79,9 @@ def open_search(
 def scans(keys: Keys, partitions: np.ndarray) -> dict[int, Finder]:
     """Exact search in keys that do not fit into memory."""
     parts = np.unique(partitions).tolist()
-    return {part: Scan(keys, np.flatnonzero(partitions == part)) for part in parts}
+    return {
+        part: Scan(keys, torch.from_numpy(np.flatnonzero(partitions == part))) for part in parts
+    }
 
 
 def build_index(keys: Keys, partitions: np.ndarray, kind: str) -> dict[str, Tensor]:
