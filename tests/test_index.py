@@ -135,8 +135,9 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
     kb = store(tmp_path, synthetic(50))
     open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
     assert said == ["Retrieval: flat over 50 keys (auto)"]
-    assert [resolve("auto", n) for n in (2_000, 5_000, 10**5)] == ["flat", "pca", "hnsw"]
-    assert resolve("sq", 10**6) == "sq"
+    sizes = ((2_000, 1024), (2_001, 1024), (1_000, 16384), (10**5, 1024), (10**5, 4))
+    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "hnsw", "flat"]
+    assert resolve("sq", 10**6, 1024) == "sq"
     with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
         open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
 

@@ -51,8 +51,8 @@ def open_search(
     if kind not in INDEXES:
         raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
     largest = int(np.unique(partitions, return_counts=True)[1].max())
-    picked = resolve(kind, largest)
     keys = StoredKeys(kb, group, name)
+    picked = resolve(kind, largest, keys.width)
     say(f"Retrieval: {picked} over {len(kb)} keys" + (" (auto)" if kind == "auto" else ""))
     if picked == "flat":
         if 4 * keys.width * len(keys) <= _IN_MEMORY:
