@@ -47,7 +47,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     keys = [size * 32768 / 1e6 for size in sizes]
     axis.plot(sizes, keys, ":", color="0.4", label="the keys themselves")
     axis.plot(sizes, [r["index MB"] for r in every], "^-", color="#228833", label="index on disk")
-    axis.set(ylabel="MB", yscale="log", ylim=(None, 8000))
+    axis.set(ylabel="MB", yscale="log", ylim=(1, 8000))
     axis.legend(fontsize=8, frameon=False)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -22,6 +22,7 @@ from redi.retrieval.opening import scans
 KINDS = ("pca", "ivf", "sq", "pq", "hnsw")
 RANKED = 10  # neighbours that recall is measured on
 _IN_MEMORY = 1 << 28  # bytes of keys up to which the flat index is measured
+_CODES = 10_000  # keys up to which product codes are measured: slow to train, least exact
 
 Search = ExactSearch | IndexedSearch
 
@@ -78,6 +79,8 @@ def retrieval(
     projection, coordinates = project(keys, np.arange(len(kb)))
     projected = time.perf_counter() - start
     for kind in KINDS:
+        if kind == "pq" and len(kb) > _CODES:
+            continue
         start = time.perf_counter()
         finder: Finder = Components(projection, coordinates)
         if kind != "pca":
