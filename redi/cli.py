@@ -170,9 +170,11 @@ def _run(config: Any, may_build: bool) -> None:
 
 
 def _kb(arguments: list[str]) -> None:
-    if not arguments or arguments[0] not in ACTIONS:
-        given = arguments[0] if arguments else ""
-        _fail(f"kb action {given!r} is unknown; use one of {', '.join(ACTIONS)}")
+    if not arguments:
+        print(kb_help(), end="")
+        return
+    if arguments[0] not in ACTIONS:
+        _fail(f"kb action {arguments[0]!r} is unknown; use one of {', '.join(ACTIONS)}")
     action, rest, prompt = arguments[0], arguments[1:], ""
     from redi.tasks.kb_folders import folder_action, wants_folders
 

@@ -60,8 +60,10 @@ def test_a_scan_equals_exact_search(count: int, neighbours: int, parts: int, see
 
 def test_a_scan_goes_through_blocks() -> None:
     keys = synthetic(2500).flatten(1)
-    found = Scan(ArrayKeys(keys.numpy()), np.arange(2500)).find(keys[[0, 1500, 2499]], 1)
-    assert found[:, 0].tolist() == [0, 1500, 2499]
+    found, squares = Scan(ArrayKeys(keys.numpy()), torch.arange(2500)).find(
+        keys[[0, 1500, 2499]], 1
+    )
+    assert found[:, 0].tolist() == [0, 1500, 2499] and float(squares.max()) < 1e-2
 
 
 def test_projected_distances_never_exceed_the_keys_own() -> None:
@@ -133,8 +135,9 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
     kb = store(tmp_path, synthetic(50))
     open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
     assert said == ["Retrieval: flat over 50 keys (auto)"]
-    assert [resolve("auto", n) for n in (2_000, 5_000, 10**5)] == ["flat", "pca", "hnsw"]
-    assert resolve("sq", 10**6) == "sq"
+    sizes = ((2_000, 1024), (2_001, 1024), (1_000, 16384), (10**5, 1024), (10**5, 4))
+    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "hnsw", "flat"]
+    assert resolve("sq", 10**6, 1024) == "sq"
     with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
         open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
 

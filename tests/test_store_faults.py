@@ -52,6 +52,19 @@ def test_readers_see_whole_shards_during_an_append(tmp_path: Path) -> None:
         assert len(kb.column("step_0009", "latents")) == len(kb.prompts) == len(kb)
 
 
+def test_two_processes_on_the_same_range_make_one_kb(tmp_path: Path) -> None:
+    faults.fill(tmp_path / "alone", range(8))
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            faults.fill(tmp_path / "both", range(8))
+            os._exit(0)
+        children.append(child)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    assert faults.content(tmp_path / "both") == faults.content(tmp_path / "alone")
+
+
 class Stopped(BaseException):
     """Stands for the end of the process: nothing after it reaches the disk."""
 
@@ -95,6 +108,28 @@ class Stores(RuleBasedStateMachine):
         found = set(all_shards(self.root / name)) if (self.root / name).exists() else set()
         assert self.expected[name] <= found <= self.expected[name] | {first, first + 1}
         self.expected[name] = found
+
+    @rule(target_name=folders, source=folders, after=st.integers(0, 40))
+    def crash_in_merge(self, target_name: str, source: str, after: int) -> None:
+        if not (self.root / source / "manifest.json").is_file():
+            return
+        calls = 0
+
+        def at(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > after:
+                raise Stopped
+
+        target, before = self.root / target_name, self.expected[target_name]
+        try:
+            with faults.intercepted(at):
+                merge(target, [self.root / source])
+        except Stopped:
+            pass
+        found = set(all_shards(target)) if target.exists() else set()
+        assert before <= found <= before | self.expected[source]
+        self.expected[target_name] = found
 
     @rule(target_name=folders, source=folders)
     def merge_into(self, target_name: str, source: str) -> None:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +32,14 @@ class Placed:
     dtype: np.dtype
     shape: tuple[int, ...]
 
-    @property
-    def row_bytes(self) -> int:
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+    row_bytes: int
 
-    def read_into(self, out: np.ndarray, first: int) -> None:
-        """Fill `out` (contiguous, n rows) with the rows from `first`."""
-        view = memoryview(out.data).cast("B")
+    def read_into(self, out: memoryview, first: int) -> None:
+        """Fill `out`, the bytes of whole rows, with the rows from `first`."""
         start = self.offset + first * self.row_bytes
-        done = os.preadv(self.descriptor, [view], start)
-        while done < len(view):
-            more = os.preadv(self.descriptor, [view[done:]], start + done)
+        done = os.preadv(self.descriptor, [out], start)
+        while done < len(out):
+            more = os.preadv(self.descriptor, [out[done:]], start + done)
             if more == 0:
                 raise UsageError(
                     f"the KB file {str(self.path)!r} is truncated: run 'redi kb verify' and "
@@ -107,18 +105,15 @@ def _placed(path: Path, descriptor: int) -> dict[str, Placed]:
             raise ValueError(f"a header of {length} bytes")
         header = json.loads(os.pread(descriptor, length, 8))
         header.pop("__metadata__", None)
-        return {
-            name: Placed(
-                path,
-                descriptor,
-                8 + length + item["data_offsets"][0],
-                np.dtype(_TYPES[item["dtype"]]),
-                tuple(item["shape"]),
-            )
-            for name, item in header.items()
-        }
+        return {name: _place(path, descriptor, 8 + length, item) for name, item in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         os.close(descriptor)
         raise UsageError(
             f"the KB file {str(path)!r} is damaged ({error}): run 'redi kb verify'"
         ) from None
+
+
+def _place(path: Path, descriptor: int, start: int, item: dict[str, Any]) -> Placed:
+    dtype, shape = np.dtype(_TYPES[item["dtype"]]), tuple(item["shape"])
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    return Placed(path, descriptor, start + item["data_offsets"][0], dtype, shape, row_bytes)

@@ -12,6 +12,7 @@ from redi.errors import UsageError
 #: names in the configuration, and the type that the manifest records
 PRECISIONS = {"full": "float32", "half": "float16", "int8": "int8"}
 SCALE = ".scale"  # a second array beside an 8-bit one
+_BLOCK = 1 << 20  # bytes of full precision rounded at a time: what a cache holds
 _LIMIT = {"float16": 65504.0, "int8": 3.4e38}
 
 
@@ -42,25 +43,40 @@ def encode(array: np.ndarray, dtype: str, what: str) -> tuple[dict[str, np.ndarr
     full = np.ascontiguousarray(array, np.float32)
     if dtype == "float32":
         return {"": full}, 0.0
-    tensor = torch.from_numpy(full)
-    low, high = torch.aminmax(tensor)
+    stored = _half(full, what) if dtype == "float16" else _int8(full, what)
+    some = slice(None, None, -(-len(full) // 16))
+    read = decode({suffix: part[some] for suffix, part in stored.items()}, dtype)
+    gap = np.linalg.norm(read - full[some])
+    return stored, float(gap / max(np.linalg.norm(full[some]), np.finfo(np.float32).tiny))
+
+
+def _half(full: np.ndarray, what: str) -> dict[str, np.ndarray]:
+    """Checked and rounded block by block, so that memory is read once."""
+    values, stored = torch.from_numpy(full), torch.empty(full.shape, dtype=torch.float16)
+    rows = max(1, _BLOCK // max(1, full[:1].nbytes))
+    for part, out in zip(values.split(rows), stored.split(rows), strict=True):
+        _require_range(part, "float16", what)
+        out.copy_(part)
+    return {"": stored.numpy()}
+
+
+def _int8(full: np.ndarray, what: str) -> dict[str, np.ndarray]:
+    values = torch.from_numpy(full)
+    _require_range(values, "int8", what)
+    channels = values.reshape(len(full), *scale_shape(full.shape[1:]), -1)
+    scale = channels.abs().amax(-1) / 127
+    safe = torch.where(scale > 0, scale, 1)[..., None]
+    integers = (channels / safe).round_().to(torch.int8)
+    return {"": integers.reshape(full.shape).numpy(), SCALE: scale.numpy()}
+
+
+def _require_range(values: torch.Tensor, dtype: str, what: str) -> None:
+    low, high = torch.aminmax(values)
     if not max(-float(low), float(high)) <= _LIMIT[dtype] or not low <= high:  # NaN: refused
         raise UsageError(
             f"{what} holds values that {dtype} cannot: store it with full precision "
             "(kb.key_precision=full, kb.value_precision=full)"
         )
-    if dtype == "float16":
-        stored = {"": tensor.half().numpy()}
-    else:
-        channels = tensor.reshape(len(full), *scale_shape(full.shape[1:]), -1)
-        scale = channels.abs().amax(-1) / 127
-        safe = torch.where(scale > 0, scale, 1)[..., None]
-        integers = (channels / safe).round_().to(torch.int8)
-        stored = {"": integers.reshape(full.shape).numpy(), SCALE: scale.numpy()}
-    some = slice(None, None, -(-len(full) // 16))
-    read = decode({suffix: part[some] for suffix, part in stored.items()}, dtype)
-    gap = np.linalg.norm(read - full[some])
-    return stored, float(gap / max(np.linalg.norm(full[some]), np.finfo(np.float32).tiny))
 
 
 def decode(stored: Mapping[str, np.ndarray], dtype: str) -> np.ndarray:

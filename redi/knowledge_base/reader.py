@@ -90,11 +90,11 @@ class KnowledgeBase:
         column = self._column(group, name)
         size, stop = self.manifest.shard_size, self.count if last is None else last
         out = self._empty(column, stop - first)
-        done = first
+        views, done = _bytes(out), first
         while done < stop:
             shard, start = divmod(done, size)
             taken = min(size - start, stop - done)
-            self._read(column, shard, start, out, done - first, taken)
+            self._read(column, shard, start, views, done - first, taken)
             done += taken
         return torch.from_numpy(decode(out, column.dtype))
 
@@ -109,10 +109,11 @@ class KnowledgeBase:
         """Rows of a column as they are stored (see `precision.encode`)."""
         column, size = self._column(group, name), self.manifest.shard_size
         out = self._empty(column, len(rows))
+        views = _bytes(out)
         for place, row in enumerate(rows):
             if not 0 <= row < self.count:
                 raise IndexError(f"row {row} of {self.count}")
-            self._read(column, row // size, row % size, out, place, 1)
+            self._read(column, row // size, row % size, views, place, 1)
         return out
 
     @cached_property
@@ -136,11 +137,13 @@ class KnowledgeBase:
         return out
 
     def _read(
-        self, column: Column, shard: int, first: int, out: dict[str, np.ndarray], at: int, n: int
+        self, column: Column, shard: int, first: int, out: dict[str, memoryview], at: int, n: int
     ) -> None:
         placed = self._files[self._paths[shard][column.group]]
-        for suffix, array in out.items():
-            placed[column.name + suffix].read_into(array[at : at + n], first)
+        for suffix, view in out.items():
+            array = placed[column.name + suffix]
+            width = array.row_bytes
+            array.read_into(view[at * width : (at + n) * width], first)
 
     def _table(self, name: str) -> list:
         values: list = []
@@ -152,6 +155,10 @@ class KnowledgeBase:
 def complete_count(root: Path, manifest: Manifest) -> int:
     """Trajectories in the unbroken run of complete shards from the first."""
     return sum(journal.rows for journal in prefix(root, manifest.shard_size))
+
+
+def _bytes(arrays: dict[str, np.ndarray]) -> dict[str, memoryview]:
+    return {suffix: array.reshape(-1).view(np.uint8).data for suffix, array in arrays.items()}
 
 
 def _way_on(root: Path) -> str:

@@ -125,40 +125,35 @@ class Writer:
     def _place(
         self, shard: int, pieces: list[tuple[str, str, list[memoryview]]]
     ) -> dict[str, dict[str, Any]]:
-        """Put a shard's files on the disk under their final names; syncing overlaps writing."""
+        """Put a shard's files on the disk under their final names.
+
+        Files are hashed and written at the same time: neither waits for the other.
+        """
+        temporaries: list[Path] = []
+        finals: list[Path] = []
         placed: dict[str, dict[str, Any]] = {}
-        waiting: list[tuple[int, Path, Path]] = []
         try:
             with ThreadPoolExecutor(4) as pool:
-                synced = []
+                written, hashed = [], []
                 for group, kind, parts in pieces:
                     label = self.root / group / f"{shard:05d}.{kind}"
                     files.make_folder(label.parent)
-                    temporary = temporary_name(label)
-                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                    waiting.append((descriptor, temporary, label))
-                    digest = hashlib.sha256()
-                    for part in parts:
-                        for start in range(0, len(part), _CHUNK):
-                            digest.update(part[start : start + _CHUNK])
-                            files.write(descriptor, part[start : start + _CHUNK], label)
-                    synced.append(pool.submit(files.sync, descriptor, label))
-                    path = label.with_name(f"{label.stem}-{digest.hexdigest()[:_HASHED]}.{kind}")
-                    waiting[-1] = (descriptor, temporary, path)
-                    placed[str(path.relative_to(self.root))] = {
-                        "bytes": sum(map(len, parts)),
-                        "sha256": digest.hexdigest(),
-                    }
-                for done in synced:
+                    temporaries.append(temporary_name(label))
+                    written.append(pool.submit(_write, temporaries[-1], parts, label))
+                    hashed.append(pool.submit(_hash, parts))
+                for done in written:
                     done.result()
-                for _, temporary, path in waiting:
+                for (group, kind, parts), digest in zip(pieces, hashed, strict=True):
+                    name = f"{shard:05d}-{digest.result()[:_HASHED]}.{kind}"
+                    finals.append(self.root / group / name)
+                    size = sum(map(len, parts))
+                    placed[f"{group}/{name}"] = {"bytes": size, "sha256": digest.result()}
+                for temporary, path in zip(temporaries, finals, strict=True):
                     files.replace(temporary, path)
-                folders = [pool.submit(files.sync_folder, p.parent) for *_, p in waiting]
-                for done in folders:
+                for done in [pool.submit(files.sync_folder, path.parent) for path in finals]:
                     done.result()
         finally:
-            for descriptor, temporary, _path in waiting:
-                os.close(descriptor)
+            for temporary in temporaries:
                 files.remove(temporary)
         return dict(sorted(placed.items()))
 
@@ -167,6 +162,25 @@ class Writer:
         winner = Journal.read(self.root, shard, self.manifest.shard_size).files
         for name in mine - set(winner):
             files.remove(self.root / name)
+
+
+def _write(temporary: Path, parts: list[memoryview], label: Path) -> None:
+    """Write a new file and wait until it is on the disk."""
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for part in parts:
+            for start in range(0, len(part), _CHUNK):
+                files.write(descriptor, part[start : start + _CHUNK], label)
+        files.sync(descriptor, label)
+    finally:
+        os.close(descriptor)
+
+
+def _hash(parts: list[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def predicted_bytes(manifest: Manifest, rows: int) -> int:

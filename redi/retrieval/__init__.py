@@ -4,7 +4,8 @@ from redi.retrieval.estimators import DEFAULT_WEIGHTS, ESTIMATORS, Jump, straigh
 from redi.retrieval.indexed import IndexedSearch
 from redi.retrieval.joint import JointSearch
 from redi.retrieval.opening import open_search
-from redi.retrieval.search import ExactSearch, Found
+from redi.retrieval.partitions import Found
+from redi.retrieval.search import ExactSearch
 from redi.retrieval.weights import WEIGHTS
 
 __all__ = [

@@ -21,18 +21,21 @@ _BLOCK = 1024  # keys read at a time
 class Finder(Protocol):
     """Proposes rows of one part of the keys."""
 
-    def find(self, queries: Tensor, count: int) -> Tensor:
-        """int64 (B, count) positions among the part's members for queries (B, D); -1: none."""
+    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Positions among the part's members for queries (B, D), int64 (B, count); -1: none.
+
+        With them, ascending, lower bounds of the squared distances: float32 (B, count).
+        """
 
 
 class Scan:
     """Every member is compared, block by block; in float32, on centred keys."""
 
-    def __init__(self, keys: Keys, members: np.ndarray) -> None:
-        self.keys, self.members = keys, torch.from_numpy(members)
+    def __init__(self, keys: Keys, members: Tensor) -> None:
+        self.keys, self.members = keys, members
         self.centre = keys[self.members[:_BLOCK]].mean(0)
 
-    def find(self, queries: Tensor, count: int) -> Tensor:
+    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         asked = queries - self.centre
         best = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
@@ -43,7 +46,7 @@ class Scan:
             best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
             best, order = best.topk(min(count, best.shape[1]), 1, largest=False)
             rows = rows.gather(1, order)
-        return rows
+        return rows, _completed(best, asked)
 
 
 class Components:
@@ -55,10 +58,11 @@ class Components:
         self.coordinates = coordinates.to(device)
         self.squares = self.coordinates.square().sum(1)
 
-    def find(self, queries: Tensor, count: int) -> Tensor:
+    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         asked = self.projection(queries).to(self.coordinates.device)
         scores = self.squares - 2 * (asked @ self.coordinates.T)
-        return scores.topk(min(count, len(self.squares)), 1, largest=False).indices.cpu()
+        best = scores.topk(min(count, len(self.squares)), 1, largest=False)
+        return best.indices.cpu(), _completed(best.values, asked).cpu()
 
 
 class Partial:
@@ -67,9 +71,15 @@ class Partial:
     def __init__(self, projection: Projection, index: faiss.Index) -> None:
         self.projection, self.index = projection, index
 
-    def find(self, queries: Tensor, count: int) -> Tensor:
+    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         asked = self.projection(queries).numpy()
-        return torch.from_numpy(self.index.search(asked, count)[1])
+        squares, rows = self.index.search(asked, count)
+        return torch.from_numpy(rows), torch.from_numpy(squares)
+
+
+def _completed(scores: Tensor, asked: Tensor) -> Tensor:
+    """Squared distances from `|key|^2 - 2 <key, asked>`."""
+    return (scores + asked.square().sum(1, keepdim=True)).clamp_min(0)
 
 
 def project(keys: Keys, members: np.ndarray, width: int = WIDTH) -> tuple[Projection, Tensor]:

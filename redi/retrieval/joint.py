@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redi.retrieval.search import ExactSearch, Found
+from redi.retrieval.partitions import Found
+from redi.retrieval.search import ExactSearch
 
 
 class JointSearch:

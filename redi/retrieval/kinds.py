@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 INDEXES: dict[str, str] = {
-    "auto": "picked by the number of trajectories to search",
+    "auto": "picked by the number of trajectories to search and the size of their keys",
     "flat": "exact: every key is compared",
     "pca": "every key, in its principal components, on the GPU where there is one",
     "ivf": "principal components in cells, of which some are searched",
@@ -11,14 +11,17 @@ INDEXES: dict[str, str] = {
     "pq": "as ivf, components stored as product codes",
     "hnsw": "principal components in a navigable graph",
 }
-# Not measured yet at these sizes: above them a scan reads more than a cache holds.
-_EXACT_UP_TO, _PCA_UP_TO = 2_000, 10_000
+# Measured by experiments/store/benchmark.py and its crossover.py. Below this many numbers (keys x
+# width: 2,000 keys of the embedded model, 125 of Stable Diffusion) a scan in memory is as fast as
+# its principal components; below so many keys the components are scanned as fast as a graph is
+# walked, and are quicker to build.
+_EXACT_NUMBERS, _PCA_KEYS = 2_048_000, 10_000
 
 
-def resolve(kind: str, largest: int) -> str:
-    """The kind to use for parts of at most `largest` trajectories."""
+def resolve(kind: str, largest: int, width: int) -> str:
+    """The kind to use for parts of at most `largest` trajectories with keys of `width` numbers."""
     if kind != "auto":
         return kind
-    if largest <= _EXACT_UP_TO:
+    if largest * width <= _EXACT_NUMBERS:
         return "flat"
-    return "pca" if largest <= _PCA_UP_TO else "hnsw"
+    return "pca" if largest <= _PCA_KEYS else "hnsw"

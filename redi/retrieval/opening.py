@@ -51,8 +51,8 @@ def open_search(
     if kind not in INDEXES:
         raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
     largest = int(np.unique(partitions, return_counts=True)[1].max())
-    picked = resolve(kind, largest)
     keys = StoredKeys(kb, group, name)
+    picked = resolve(kind, largest, keys.width)
     say(f"Retrieval: {picked} over {len(kb)} keys" + (" (auto)" if kind == "auto" else ""))
     if picked == "flat":
         if 4 * keys.width * len(keys) <= _IN_MEMORY:
@@ -79,7 +79,9 @@ def open_search(
 def scans(keys: Keys, partitions: np.ndarray) -> dict[int, Finder]:
     """Exact search in keys that do not fit into memory."""
     parts = np.unique(partitions).tolist()
-    return {part: Scan(keys, np.flatnonzero(partitions == part)) for part in parts}
+    return {
+        part: Scan(keys, torch.from_numpy(np.flatnonzero(partitions == part))) for part in parts
+    }
 
 
 def build_index(keys: Keys, partitions: np.ndarray, kind: str) -> dict[str, Tensor]:

@@ -57,9 +57,10 @@ def kb_help(action: str | None = None) -> str:
     """Help of one action, or the list of all."""
     if action in ACTIONS:
         return ACTIONS[action]
-    first = [text.splitlines()[0] for text in ACTIONS.values()]
+    usages = [text.partition("\n\n")[0] for text in ACTIONS.values()]
+    lines = [line for usage in usages for line in usage.splitlines()]
     return (
         "redi kb: the knowledge base\n\n"
-        + "".join(f"  {line}\n" for line in first)
+        + "".join(f"  {line}\n" for line in lines)
         + ("\n  redi kb ACTION --help prints more; redi run --cfg job prints every key.\n")
     )
