@@ -79,7 +79,7 @@ def regions(step: Step) -> Map:
 
 
 def random_features(count: int) -> Callable[[Step], Map]:
-    """Random ReLU features of 3 x 3 patches beside the linear ones: a local map that is not linear."""
+    """Random ReLU features of 3 x 3 patches beside the linear ones: local, but not linear."""
 
     def fit(step: Step) -> Map:
         generator, depth = torch.Generator().manual_seed(0), step.planes.shape[1]
