@@ -42,8 +42,9 @@ def affine(query: Tensor, keys: Tensor) -> Tensor:
 def kernel(query: Tensor, keys: Tensor) -> Tensor:
     """Kernel ridge regression over the neighbours: what it predicts is `sum_h w_h value_h`.
 
-    Gaussian of twice the median distance between the neighbours, plus a constant that fits the
-    mean; query (B, D), keys (B, H, D) -> (B, H). Meant for many neighbours.
+    Gaussian of twice the median distance between the neighbours, with a constant that is not
+    shrunk, so that `sum_h w_h = 1`; query (B, D), keys (B, H, D) -> (B, H). Meant for many
+    neighbours.
     """
     keys, query = keys.double(), query.double()
     between = torch.cdist(keys, keys)  # (B, H, H)
@@ -51,10 +52,13 @@ def kernel(query: Tensor, keys: Tensor) -> Tensor:
     count = keys.shape[1]
     apart = between[:, ~torch.eye(count, dtype=torch.bool)] if count > 1 else towards
     width = 2 * apart.median(1).values.clamp_min(torch.finfo(torch.float64).tiny)
-    gram = 1 + torch.exp(-(between / width[:, None, None]).square() / 2)
+    gram = torch.exp(-(between / width[:, None, None]).square() / 2)
     system = gram + _KERNEL_RIDGE * torch.eye(count, dtype=torch.float64)
-    values = 1 + torch.exp(-(towards / width[:, None]).square() / 2)
-    return torch.linalg.solve(system, values[..., None])[..., 0]
+    values = torch.exp(-(towards / width[:, None]).square() / 2)
+    sides = torch.stack([values, torch.ones_like(values)], -1)  # (B, H, 2)
+    fitted, constant = torch.linalg.solve(system, sides).unbind(-1)
+    missing = (1 - fitted.sum(-1, keepdim=True)) / constant.sum(-1, keepdim=True)
+    return fitted + missing * constant
 
 
 def softmax(query: Tensor, keys: Tensor) -> Tensor:
