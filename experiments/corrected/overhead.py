@@ -1,6 +1,6 @@
 """Cost of one correction beside one network call: python experiments/corrected/overhead.py
 
-Prints, for the embedded model's latents (with its measured network call at batch 16) and for those
+Prints and writes to overhead.md, for the embedded model's latents (with its measured network call at batch 16) and for those
 of Stable Diffusion, the milliseconds of a correction with 1,024 trajectories per noise.
 """
 
@@ -9,10 +9,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from redi.correction.base import Visit
 from redi.correction.corrector import StepCorrection
@@ -21,6 +20,7 @@ from redi.correction.kernel import Choice, KernelRidge
 from redi.correction.local import PatchRidge
 from redi.data.scenes import prompts
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.report.table import Cell, Grid, markdown_grid
 from redi.tasks.assemble import EMBEDDED_MODEL
 
 BATCH, TRAJECTORIES, REPEATS = 16, 1024, 15
@@ -65,9 +65,7 @@ def main() -> None:
     predict = model.predictor(model.encode(prompts("query", BATCH)[1]))
     latents = torch.randn(BATCH, *model.latent_shape)
     call = milliseconds(lambda: predict(latents, torch.tensor(500)))
-    table = Table(title=f"One correction, batch {BATCH}, {TRAJECTORIES} trajectories")
-    for heading in ("latents", "part", "ms per step", "share of a network call"):
-        table.add_column(heading, justify="left" if heading == "part" else "right")
+    rows: list[list[Cell]] = []
     for shape in (model.latent_shape, (4, 64, 64)):
         states = [Visit(3.0 - i, *torch.randn(3, BATCH, *shape).double()) for i in range(3)]
         for parts in ("local", "kernel", "both"):
@@ -75,10 +73,17 @@ def main() -> None:
             spent = milliseconds(lambda step=step, states=states: step(states, [0] * BATCH))
             known = shape == model.latent_shape
             share = f"{100 * spent / call:.1f}%" if known else "-"
-            table.add_row("x".join(map(str, shape)), parts, f"{spent:.1f}", share)
-    console = Console()
-    console.print(table)
-    console.print(f"One guided network call of the embedded model at batch {BATCH}: {call:.0f} ms")
+            cells = ["x".join(map(str, shape)), parts, f"{spent:.1f}", share]
+            rows.append([[(cell, False)] for cell in cells])
+    headings = ["latents", "part", "ms per step", "share of a network call"]
+    told = (
+        f"One correction at batch {BATCH} with {TRAJECTORIES} trajectories of one noise; a guided "
+        f"network call of the embedded model takes {call:.0f} ms there "
+        f"({torch.get_num_threads()} threads).\n"
+    )
+    text = f"{told}\n{markdown_grid(Grid(headings, 2, rows))}\n"
+    Path(__file__).with_suffix(".md").write_text(text)
+    print(text, end="")
 
 
 if __name__ == "__main__":
