@@ -1,7 +1,8 @@
 """Cost of one correction beside one network call: python experiments/corrected/overhead.py
 
-Prints and writes to overhead.md, for the embedded model's latents (with its measured network call at batch 16) and for those
-of Stable Diffusion, the milliseconds of a correction with 1,024 trajectories per noise.
+Prints, and writes to overhead.md, the milliseconds of a correction with 1,024 trajectories of one
+noise: for the embedded model's latents, beside its measured network call, and for those of Stable
+Diffusion.
 """
 
 from __future__ import annotations
