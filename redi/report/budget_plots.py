@@ -12,6 +12,7 @@ from redi.metrics.intervals import Estimate
 from redi.report.budgets import Budget, power_law
 from redi.report.figures import COLOURS
 
+_MARKS = "os^Dv"  # another one for each round through the colours
 _PLAIN = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#B09A00", "#A05D38")
 
 
@@ -22,9 +23,10 @@ def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]], title: str = 
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         names = sorted({name for row in rows for name in row.plain})
-        for name, colour in zip(names, _PLAIN * len(names), strict=False):
+        for i, (name, colour) in enumerate(zip(names, _PLAIN * len(names), strict=False)):
+            mark = _MARKS[i // len(_PLAIN) % len(_MARKS)]
             found = [(row.calls, row.plain[name]) for row in rows if name in row.plain]
-            _line(axis, found, colour, name, "--")
+            _line(axis, found, colour, name, "--", mark)
         _line(axis, [(r.calls, r.corrected) for r in rows], COLOURS["corrected"], "corrected", "-")
         axis.set(xscale="log", yscale="log", xlabel="network calls per image")
         axis.set_title(f"latent error to {to}, lower is better", fontsize=10)
@@ -57,7 +59,12 @@ def growth_figure(sizes: Sequence[int], runs: Sequence[Sequence[Budget]]) -> Fig
 
 
 def _line(
-    axis: Axes, found: Sequence[tuple[int, Estimate]], colour: str, label: str, style: str
+    axis: Axes,
+    found: Sequence[tuple[int, Estimate]],
+    colour: str,
+    label: str,
+    style: str,
+    mark: str = "o",
 ) -> None:
     axis.errorbar(
         [at for at, _ in found],
@@ -65,7 +72,7 @@ def _line(
         yerr=[[e.mean - e.low for _, e in found], [e.high - e.mean for _, e in found]],
         color=colour,
         linestyle=style,
-        marker="o",
+        marker=mark,
         markersize=4,
         capsize=2,
         linewidth=1.8 if style == "-" else 1.0,
