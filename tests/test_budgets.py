@@ -86,8 +86,8 @@ def test_reports_hold_tables_and_figures(tmp_path: Path) -> None:
         write_run(tmp_path / "two" / name, {2: 0.8, 4: 0.5})
     summarise(tmp_path / "two")
     assert not list((tmp_path / "two").glob("budgets*"))
-    for size in (8, 32, 128):
-        write_run(tmp_path / "sweep" / str(size), {2: size**-0.5}, size)
+    for size in (8, 32, 128):  # two budgets of one sampler stand at one place of each curve
+        write_run(tmp_path / "sweep" / str(size), {2: size**-0.5, 4: size**-0.5 / 2}, size)
     summarise(tmp_path / "sweep")
     assert (tmp_path / "sweep" / "growth.png").is_file()
     assert not list((tmp_path / "sweep").glob("budgets*"))

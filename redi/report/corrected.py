@@ -48,6 +48,7 @@ def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
         rows = {to: list(its) for to, its in rows.items() if its}
         if rows:
             found.append((run, rows))
+    found.sort(key=lambda one: _trajectories(one[0]))
     settings = _settings([run for run, _ in found])
     for to in ERRORS.values():
         named_rows = [

@@ -87,9 +87,8 @@ def curves_figure(
     for axis, metric in zip(axes, metrics, strict=False):
         for i, (method, sampler) in enumerate(lines):
             points = lines[method, sampler]
-            found = sorted(
-                (place, p.values[metric.key]) for place, p in points if metric.key in p.values
-            )
+            measured_here = [(at, p) for at, p in points if metric.key in p.values]
+            found = [(at, p.values[metric.key]) for at, p in sorted(measured_here, key=_place)]
             if found:
                 shift = _SPREAD * (i / max(len(lines) - 1, 1) - 0.5) if varied.ticks else 0
                 _line(axis, method, _LINES[samplers.index(sampler) % 4], found, varied, shift)
@@ -178,3 +177,8 @@ def _told(point: Point, name: str) -> str:
 
 def _order(point: Point) -> tuple[str, str, int]:
     return (point.estimator or "", point.noise_policy or "", point.neighbours or 0)
+
+
+def _place(found: tuple[float, Point]) -> tuple[float, float]:
+    """Along the axis; several points at one place (budgets of one sampler) by their calls."""
+    return found[0], found[1].nfe
