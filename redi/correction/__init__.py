@@ -1,4 +1,4 @@
-"""Retrieval-corrected sampling: few even calls, truncation errors from the KB."""
+"""Retrieval-corrected sampling: few calls, truncation errors from the KB."""
 
 from redi.correction.corrector import Correction, StepCorrection, uncorrected
 from redi.correction.fit import Recipe, fit_correction
