@@ -19,9 +19,9 @@ from torch import Tensor
 from redi.correction.base import BASES, Visit, visit
 from redi.correction.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
 from redi.correction.features import FEATURES, fit_features
-from redi.correction.kernel import KERNELS, Choice, fit_kernel
+from redi.correction.kernel import KERNELS, Choice, KernelFit, KernelRidge
 from redi.correction.local import PatchRidge, fit_local
-from redi.correction.nearest import fit_nearest
+from redi.correction.nearest import NearestRidge, fit_nearest
 from redi.correction.plan import Plan, check_levels
 from redi.correction.predict import Prediction
 from redi.errors import UsageError
@@ -131,6 +131,7 @@ def fit_step(
     """The part with the least left-out error, and its left-out predictions (K, C, H, W)."""
     features = fit_features(recipe.features, visits, partitions)
     planes = features(visits)
+    regress = _kernels_on(recipe, planes, partitions)
     candidates: dict[str, tuple[PatchRidge | None, Kernels, Tensor]] = {}
     if "none" in recipe.parts:
         candidates["none"] = (None, {}, torch.zeros_like(residual))
@@ -139,10 +140,10 @@ def fit_step(
         if "local" in recipe.parts:
             candidates["local"] = (local, {}, guess)
         if "both" in recipe.parts:
-            kernels, rest = _fit_kernels(recipe, planes, residual - guess, partitions)
+            kernels, rest = regress(residual - guess)
             candidates["both"] = (local, kernels, guess + rest)
     if "kernel" in recipe.parts:
-        kernels, guess = _fit_kernels(recipe, planes, residual, partitions)
+        kernels, guess = regress(residual)
         candidates["kernel"] = (None, kernels, guess)
     errors = {
         name: float((guess - residual).square().mean())
@@ -153,19 +154,27 @@ def fit_step(
     return StepCorrection(features, local_map, kernels, errors), left_out
 
 
-def _fit_kernels(
-    recipe: Recipe, planes: Tensor, residual: Tensor, partitions: Tensor
-) -> tuple[Kernels, Tensor]:
-    kernels: Kernels = {}
-    left_out = torch.empty_like(residual)
-    for partition in partitions.unique().tolist():
-        rows = (partitions == partition).nonzero()[:, 0]
-        inputs, targets = planes[rows].flatten(1), residual[rows].flatten(1)
-        if recipe.nearest is None:
-            kernels[partition], guess, _ = fit_kernel(inputs, targets, recipe.choices)
-        else:
-            kernels[partition], guess, _ = fit_nearest(
-                inputs, targets, recipe.choices, recipe.nearest
-            )
-        left_out[rows] = guess.reshape(residual[rows].shape)
-    return kernels, left_out
+def _kernels_on(
+    recipe: Recipe, planes: Tensor, partitions: Tensor
+) -> Callable[[Tensor], tuple[Kernels, Tensor]]:
+    """Fits a residual (K, C, H, W) within each partition; gives left-out predictions as well."""
+    groups = {int(p): (partitions == p).nonzero()[:, 0] for p in partitions.unique()}
+    shared: dict[int, KernelFit] = {}
+
+    def one(partition: int, targets: Tensor) -> tuple[KernelRidge | NearestRidge, Tensor]:
+        inputs = planes[groups[partition]].flatten(1)
+        if recipe.nearest is not None:
+            return fit_nearest(inputs, targets, recipe.choices, recipe.nearest)[:2]
+        if partition not in shared:
+            shared[partition] = KernelFit(inputs)
+        return shared[partition].to(targets, recipe.choices)[:2]
+
+    def regress(residual: Tensor) -> tuple[Kernels, Tensor]:
+        kernels: Kernels = {}
+        left_out = torch.empty_like(residual)
+        for partition, rows in groups.items():
+            kernels[partition], guess = one(partition, residual[rows].flatten(1))
+            left_out[rows] = guess.reshape(residual[rows].shape)
+        return kernels, left_out
+
+    return regress

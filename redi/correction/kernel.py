@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 KERNELS = ("gaussian", "laplacian", "linear")
+_SAMPLE = 1024  # rows whose distances are measured
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,16 @@ def affinity(
     At distance `d`, `gaussian`: `exp(-d^2 / 2 w^2)`; `laplacian`: `exp(-d / w)`; `linear`: the
     inner product over `w^2`. `width` is absolute.
     """
-    inner = (left @ right.mT).double()
-    if kernel == "linear":
-        return 1 + inner / width**2
     if right_norms is None:
         right_norms = right.double().square().sum(1)
     norms = left.double().square().sum(1)[:, None] + right_norms[None]
+    return _values((left @ right.mT).double(), norms, kernel, width)
+
+
+def _values(inner: Tensor, norms: Tensor, kernel: str, width: float) -> Tensor:
+    """`affinity` from inner products (B, K) and sums of squared norms (B, K)."""
+    if kernel == "linear":
+        return 1 + inner / width**2
     squared = (norms - 2 * inner).clamp_min(0)
     if kernel == "gaussian":
         return 1 + torch.exp(squared / (-2 * width**2))
@@ -45,8 +50,8 @@ def affinity(
 
 
 def median_distance(inputs: Tensor) -> float:
-    """Median distance between different rows (K, F); 1 where all rows are equal."""
-    gaps = torch.pdist(inputs.double())
+    """Median distance between different rows (K, F), of the first 1,024; 1 where all are equal."""
+    gaps = torch.pdist(inputs[:_SAMPLE].double())
     gaps = gaps[gaps > 0]
     return float(gaps.median()) if len(gaps) else 1.0
 
@@ -101,33 +106,61 @@ class KernelRidge:
 def fit_kernel(
     features: Tensor, targets: Tensor, choices: list[Choice]
 ) -> tuple[KernelRidge, Tensor, dict[Choice, float]]:
-    """Fit with the choice of the least leave-one-out error.
+    """`KernelFit(features).to(targets, choices)`."""
+    return KernelFit(features).to(targets, choices)
 
-    features (K, F), targets (K, D). Returns the regression, its leave-one-out predictions (K, D)
-    and the mean squared leave-one-out error of every choice. With `A = k + ridge I`, the left-out
-    residual of row i is `(A^-1 Y)_i / (A^-1)_ii`: exact, without fitting again.
+
+class KernelFit:
+    """Regressions from one set of features (K, F); every kernel matrix is decomposed once.
+
+    Decompositions are kept, K x K numbers for each kernel and width that was asked for.
     """
-    centre = features.double().mean(0)
-    inputs = features.double() - centre
-    targets = targets.double()
-    scale = median_distance(inputs)
-    errors: dict[Choice, float] = {}
-    best: tuple[float, Choice, Tensor, Tensor] | None = None
-    for kernel, width in dict.fromkeys((c.kernel, c.width) for c in choices):
-        values, vectors = torch.linalg.eigh(affinity(inputs, inputs, kernel, width * scale))
-        rotated = vectors.mT @ targets
-        for choice in choices:
-            if (choice.kernel, choice.width) != (kernel, width):
-                continue
-            shrink = 1 / (values.clamp_min(0) + choice.ridge)
-            coefficients = vectors @ (shrink[:, None] * rotated)
-            diagonal = (vectors.square() * shrink).sum(1)
-            residuals = coefficients / diagonal[:, None]
-            errors[choice] = float(residuals.square().mean())
-            if best is None or errors[choice] < best[0]:
-                best = errors[choice], choice, coefficients, residuals
-    if best is None:
-        raise ValueError("fit_kernel needs at least one choice")
-    _, choice, coefficients, residuals = best
-    fitted = KernelRidge(centre.float(), inputs.float(), coefficients.float(), choice, scale)
-    return fitted, targets - residuals, errors
+
+    def __init__(self, features: Tensor) -> None:
+        self.centre = features.double().mean(0)
+        self.inputs = features.double() - self.centre
+        self.scale = median_distance(self.inputs)
+        norms = self.inputs.square().sum(1)
+        self._inner, self._norms = self.inputs @ self.inputs.mT, norms[:, None] + norms
+        self._spectra: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
+
+    def to(
+        self, targets: Tensor, choices: list[Choice]
+    ) -> tuple[KernelRidge, Tensor, dict[Choice, float]]:
+        """Fit targets (K, D) with the choice of the least leave-one-out error.
+
+        Returns the regression, its leave-one-out predictions (K, D) and the mean squared
+        leave-one-out error of every choice. With `A = k + ridge I`, the left-out residual of row i
+        is `(A^-1 Y)_i / (A^-1)_ii`: exact, without fitting again.
+        """
+        targets = targets.double()
+        errors: dict[Choice, float] = {}
+        best: tuple[float, Choice, Tensor, Tensor] | None = None
+        for kernel, width in dict.fromkeys((c.kernel, c.width) for c in choices):
+            values, vectors = self._spectrum(kernel, width)
+            rotated = vectors.mT @ targets
+            for choice in choices:
+                if (choice.kernel, choice.width) != (kernel, width):
+                    continue
+                shrink = 1 / (values + choice.ridge)
+                coefficients = vectors @ (shrink[:, None] * rotated)
+                diagonal = (vectors.square() * shrink).sum(1)
+                residuals = coefficients / diagonal[:, None]
+                errors[choice] = float(residuals.square().mean())
+                if best is None or errors[choice] < best[0]:
+                    best = errors[choice], choice, coefficients, residuals
+        if best is None:
+            raise ValueError("a kernel regression needs at least one choice")
+        _, choice, coefficients, residuals = best
+        fitted = KernelRidge(
+            self.centre.float(), self.inputs.float(), coefficients.float(), choice, self.scale
+        )
+        return fitted, targets - residuals, errors
+
+    def _spectrum(self, kernel: str, width: float) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (K,), not below zero, and eigenvectors (K, K)."""
+        if (kernel, width) not in self._spectra:
+            matrix = _values(self._inner, self._norms, kernel, width * self.scale)
+            values, vectors = torch.linalg.eigh(matrix)
+            self._spectra[kernel, width] = values.clamp_min(0), vectors
+        return self._spectra[kernel, width]
