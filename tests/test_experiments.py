@@ -18,7 +18,14 @@ from redi.errors import UsageError
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import JointSearch
 from redi.samplers import build_sampler
-from redi.tasks.assemble import check, queries_from, setting_from
+from redi.tasks.assemble import (
+    check,
+    manifest_from,
+    model_from,
+    queries_from,
+    sampler_from,
+    setting_from,
+)
 from redi.tasks.reference import ReferenceRuns
 from redi.tasks.run import hooks_from, main_job
 
@@ -27,6 +34,7 @@ NAMES = [
     "corrected_banks",
     "corrected_bases",
     "corrected_features",
+    "corrected_fine",
     "corrected_growth",
     "corrected_kernels",
     "corrected_levels",
@@ -60,7 +68,8 @@ def test_every_point_of_an_experiment_is_sound(name: str):
         check(config)
         assert "plain" in config.baselines
         if name.startswith("corrected"):  # held against a converged run instead of the floors
-            assert config.correction.calls and set(config.correction.against) >= {"dpm_solver_pp"}
+            assert override is not overrides[0] or config.correction.calls
+            assert set(config.correction.against) >= {"dpm_solver_pp"}
             continue
         assert {"other_noise", "other_precision"} <= set(config.baselines)
         noises = config.noise.bank_size if config.noise.policy == "bank" else config.data.repeats
@@ -178,3 +187,13 @@ def test_what_cannot_be_measured_is_refused(hooks: list[str], baselines: list[st
     config.metrics.hooks, config.baselines = hooks, baselines
     with pytest.raises(UsageError, match=words):
         hooks_from(config)
+
+
+def test_points_of_one_experiment_share_a_kb_where_only_some_are_corrected():
+    found = [compose_config("run", o) for o in points(["experiment=corrected_fine"])]
+    assert [bool(config.correction.calls) for config in found] == [True, False, False, False]
+    model = model_from(found[0].model, 3.0, "")
+    layouts = {
+        manifest_from(c, setting_from(c), model, sampler_from(c, model)).digest for c in found
+    }
+    assert len(layouts) == 1
