@@ -18,7 +18,7 @@ from rich.console import Console
 
 from redi.errors import UsageError
 from redi.report.labels import METHODS, PSNR, calls, significant, with_margin
-from redi.report.pareto import pareto_front, pareto_plot
+from redi.report.pareto import best_plain, pareto_front, pareto_plot
 from redi.report.results import Value, find_runs, load_results
 from redi.report.sheets import GAP, MARGIN, PROMPT_WIDTH, SheetRow, sheet
 from redi.report.summary import summarise
@@ -347,6 +347,13 @@ def test_plot_has_a_panel_for_each_metric_that_is_there(tmp_path: Path):
     with pytest.raises(UsageError, match="none of psnr, clip_score"):
         pareto_plot([bare], tmp_path / "bare.png")
     assert not list(tmp_path.glob("bare.png")) and not list(tmp_path.glob(".*"))
+
+
+def test_best_plain_sampler_is_chosen_anew_at_every_number_of_calls(tmp_path: Path):
+    few = [a_point("plain", 5, 40.0), a_point("plain", 5, 42.0), a_point("plain", 8, 45.0)]
+    points = load_results(a_run(tmp_path / "run", [*few, a_point("redi", 5, 50.0)])).points
+    found = [(p.nfe, p.mean("psnr"), p.method) for p in best_plain(points, PSNR)]
+    assert found == [(5, 42.0, "best_plain"), (8, 45.0, "best_plain")]
 
 
 # Sheets

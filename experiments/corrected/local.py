@@ -116,9 +116,18 @@ VARIANTS: dict[str, Callable[[Step], Map]] = {
 }
 
 
-def steps(chosen: Plan, model: TextToImageModel) -> list[Step]:
+@dataclass(frozen=True)
+class Run:
+    """Reference trajectories on a plan: visits by level, errors (K, C, H, W) of DDIM's steps."""
+
+    visits: list[Visit]
+    errors: list[Tensor]
+    embedding: Tensor  # (K, E) of the prompts
+
+
+def exact_run(chosen: Plan, model: TextToImageModel, policy: str) -> Run:
     """The coarse steps of all trajectories from exact states."""
-    count, noise = FITTED + TESTED, NoisePolicy("per_prompt")
+    count, noise = FITTED + TESTED, NoisePolicy(policy)
     texts = prompts("kb", count)[1]
     states: dict[int, list[Tensor]] = {step: [] for step in chosen.steps}
     conditionings = [model.encode(texts[i : i + BATCH]) for i in range(0, count, BATCH)]
@@ -129,22 +138,39 @@ def steps(chosen: Plan, model: TextToImageModel) -> list[Step]:
         for step in chosen.steps:
             states[step].append(found[step].double() / chosen.sampler.levels.alpha[step])
     exact = [torch.cat(states[step]) for step in chosen.steps]
-    predict, visits, made = predict_all(chosen, model, conditionings), list[Visit](), []
+    predict, visits, errors = predict_all(chosen, model, conditionings), list[Visit](), []
     for level in range(chosen.calls):
         visits.append(visit(float(chosen.rho[level]), exact[level], predict(exact[level], level)))
         last = level == chosen.calls - 1
-        error = exact[level + 1] - BASES["ddim"](visits, float(chosen.rho[level + 1]), last)
-        features = fit_features(FEATURES, visits, torch.zeros(count, dtype=torch.long))
-        made.append(Step(features(visits), error))
+        errors.append(exact[level + 1] - BASES["ddim"](visits, float(chosen.rho[level + 1]), last))
+    return Run(visits, errors, torch.cat([c.embedding for c in conditionings]))
+
+
+def steps(run: Run) -> list[Step]:
+    """All feature planes of every step, each block scaled over all trajectories."""
+    same = torch.zeros(FITTED + TESTED, dtype=torch.long)
+    made = []
+    for level, error in enumerate(run.errors):
+        visits = run.visits[: level + 1]
+        made.append(Step(fit_features(FEATURES, visits, same)(visits), error))
     return made
 
 
-def main() -> None:
+def embedded() -> tuple[TextToImageModel, Plan]:
+    """The model that ships with redi, and five calls on late levels of 24 steps."""
     pipeline = load_pipeline(EMBEDDED_MODEL, torch.float32, torch.device("cpu"))
     model = TextToImageModel(pipeline, guidance_scale=3.0, batch_size=BATCH)
     sampler = build_sampler("dpm_solver_pp", model.scheduler_config, STEPS, "trailing")
-    chosen = plan(sampler, CALLS, "late1.4")
-    known = steps(chosen, model)
+    return model, plan(sampler, CALLS, "late1.4")
+
+
+def headings(chosen: Plan) -> list[str]:
+    return [f"step {a} to {b}" for a, b in zip(chosen.steps[:-1], chosen.steps[1:], strict=True)]
+
+
+def main() -> None:
+    model, chosen = embedded()
+    known = steps(exact_run(chosen, model, "per_prompt"))
     rows: list[list[list[tuple[str, bool]]]] = []
     for name, fit in VARIANTS.items():
         left = []
@@ -153,10 +179,7 @@ def main() -> None:
             rest = fit(step.part(0, FITTED))(fresh.planes).double() - fresh.error
             left.append(float(rest.norm() / fresh.error.norm()))
         rows.append([[(name, False)], *([(f"{share:.2f}", False)] for share in left)])
-    headings = [
-        f"step {a} to {b}" for a, b in zip(chosen.steps[:-1], chosen.steps[1:], strict=True)
-    ]
-    text = markdown_grid(Grid(["map", *headings], 1, rows)) + "\n"
+    text = markdown_grid(Grid(["map", *headings(chosen)], 1, rows)) + "\n"
     Path(__file__).with_suffix(".md").write_text(text)
     print(text, end="")
 

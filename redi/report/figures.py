@@ -19,6 +19,7 @@ from redi.report.results import Value
 COLOURS = {
     "full": "#000000",
     "plain": "#0072B2",
+    "best_plain": "#0B3C6F",
     "redi": "#D55E00",
     "corrected": "#6A3D9A",
     "jump": "#56B4E9",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,22 @@ def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
     )
 
 
+def best_plain(points: Sequence[Point], metric: Metric) -> list[Point]:
+    """At each number of calls the best of all plain samplers' points, as method `best_plain`."""
+    measured = [p for p in points if p.method == "plain" and metric.key in p.values]
+    sign = 1 if metric.higher_is_better else -1
+    return [
+        replace(
+            max(
+                (p for p in measured if p.nfe == nfe),
+                key=lambda p: sign * p.values[metric.key].mean,
+            ),
+            method="best_plain",
+        )
+        for nfe in sorted({p.nfe for p in measured})
+    ]
+
+
 def shown_samplers(results: Sequence[Results]) -> list[str]:
     """Samplers with a front of their own: all, or those that more than plain runs were made of."""
     points = [point for run in results for point in run.points]
@@ -80,7 +97,8 @@ def pareto_figure(
 
     Points of all runs with intervals as bars, each method's joined by its own line; the Pareto
     front as a broad grey line; references and what real pictures score (where the runs agree on
-    it) as level lines. With `key` the legend stands beside the panels.
+    it) as level lines. Beside corrected points stand those of the best plain sampler of any name.
+    With `key` the legend stands beside the panels.
     """
     width = _PANEL[0] * len(metrics) + _KEY * key
     figure = Figure(figsize=(width, _PANEL[1] * len(samplers) + 0.3), layout="constrained")
@@ -90,7 +108,8 @@ def pareto_figure(
         own = [p for p in points if p.sampler == sampler]
         for axis, metric in zip(row, metrics, strict=True):
             levels = {run.ceiling(metric.key) for run in results}
-            _panel(axis, metric, own, levels.pop() if len(levels) == 1 else None)
+            shown = [*own, *(best_plain(points, metric) if _corrected(own) else [])]
+            _panel(axis, metric, shown, levels.pop() if len(levels) == 1 else None)
         if len(samplers) > 1:
             row[0].set_ylabel(sampler, fontsize=11, fontweight="bold")
     for axis in axes[-1]:
@@ -106,10 +125,17 @@ def pareto_keys(results: Sequence[Results], samplers: Sequence[str]) -> list[Lin
     """Legend entries of `pareto_figure`."""
     points = [p for run in results for p in run.points if p.sampler in samplers]
     keys = method_keys(point.method for point in points)
+    if _corrected(points):
+        label = "best plain sampler, same calls"
+        keys.insert(2, Line2D([], [], color=COLOURS["best_plain"], marker="o", label=label))
     keys.append(Line2D([], [], color=FRONT, linewidth=5, label="Pareto front"))
     if any(run.ceiling(metric.key) is not None for run in results for metric in HEADLINE):
         keys.append(Line2D([], [], color=REAL, linestyle=":", label="real pictures"))
     return keys
+
+
+def _corrected(points: Sequence[Point]) -> bool:
+    return any(point.method == "corrected" for point in points)
 
 
 def _panel(axis: Axes, metric: Metric, points: Sequence[Point], real: float | None) -> None:

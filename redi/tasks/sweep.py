@@ -8,6 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from rich.console import Console
 
+from redi.errors import UsageError
 from redi.report.results import find_runs
 from redi.report.summary import summarise
 
@@ -17,7 +18,9 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         root = Path(config.hydra.sweep.dir)
-        runs = find_runs(root)
-        if runs:
-            summarise(root)
-            Console().print(f"Summary of {len(runs)} points: {root}")
+        try:
+            runs = find_runs(root)
+        except UsageError:  # `redi kb build` finishes points without results
+            return
+        summarise(root)
+        Console().print(f"Summary of {len(runs)} points: {root}")
