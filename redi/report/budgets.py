@@ -41,7 +41,7 @@ def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
     table = pq.read_table(run_dir / "per_image.parquet").to_pydict()
     if column not in table:
         return []
-    values = _by_method(table, column)
+    values = by_method(table, column)
     told = [name.split("@")[1] for name in values if name.startswith("corrected@")]
     found = sorted(int(calls) for calls in told if calls.isdigit())
     plain = {
@@ -62,9 +62,7 @@ def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
                 calls,
                 {n: bootstrap_mean(r, resamples=_RESAMPLES) for n, r in plain[calls].items()},
                 bootstrap_mean(mine, resamples=_RESAMPLES),
-                bootstrap_statistic(
-                    np.stack([mine, best], 1), _ratio_of_means, resamples=_RESAMPLES
-                ),
+                paired_ratio(mine, best),
                 _calls_to_match(curve, float(mine.mean())),
             )
         )
@@ -125,7 +123,7 @@ def power_law(sizes: Sequence[int], errors: Sequence[float]) -> PowerLaw:
     return PowerLaw(float(np.exp(offset)), float(-slope))
 
 
-def _by_method(table: dict[str, list[float]], column: str) -> dict[str, np.ndarray]:
+def by_method(table: dict[str, list[float]], column: str) -> dict[str, np.ndarray]:
     """Means over each prompt's noises, prompts in order, by method."""
     rows: dict[str, dict[float, list[float]]] = {}
     for method, query, value in zip(table["method"], table["query"], table[column], strict=True):
@@ -135,6 +133,11 @@ def _by_method(table: dict[str, list[float]], column: str) -> dict[str, np.ndarr
         method: np.array([np.mean(found[query]) for query in sorted(found)])
         for method, found in rows.items()
     }
+
+
+def paired_ratio(mine: np.ndarray, other: np.ndarray) -> Estimate:
+    """Mean of `mine` (N,) over the mean of `other` (N,), prompts of both resampled together."""
+    return bootstrap_statistic(np.stack([mine, other], 1), _ratio_of_means, resamples=_RESAMPLES)
 
 
 def _ratio_of_means(pairs: np.ndarray) -> float:

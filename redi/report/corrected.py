@@ -49,11 +49,11 @@ def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
         if rows:
             found.append((run, rows))
     found.sort(key=lambda one: _trajectories(one[0]))
-    settings = _settings([run for run, _ in found])
+    told = settings([run for run, _ in found])
     for to in ERRORS.values():
         named_rows = [
             (setting, row, _kb_calls(run, row.calls))
-            for setting, (run, rows) in zip(settings, found, strict=True)
+            for setting, (run, rows) in zip(told, found, strict=True)
             for row in rows.get(to, [])
         ]
         if named_rows:
@@ -67,12 +67,12 @@ def corrected_report(named: Sequence[tuple[Path, Results]]) -> CorrectedReport:
     return CorrectedReport(tables, figures)
 
 
-def _settings(runs: Sequence[Results]) -> list[str]:
+def settings(runs: Sequence[Results]) -> list[str]:
     """What sets the runs apart, in words; '' where there is only one."""
     flat = [dict(_leaves(run.config)) for run in runs]
     keys = sorted({key for config in flat for key in config})
-    told = [k for k in keys if k not in _PLACES and len({str(c.get(k)) for c in flat}) > 1]
-    return [", ".join(f"{k.split('.')[-1]} {_short(c.get(k))}" for k in told) for c in flat]
+    varied = [k for k in keys if k not in _PLACES and len({str(c.get(k)) for c in flat}) > 1]
+    return [", ".join(f"{k.split('.')[-1]} {_short(c.get(k))}" for k in varied) for c in flat]
 
 
 def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
