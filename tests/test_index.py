@@ -69,7 +69,7 @@ def test_a_scan_goes_through_blocks() -> None:
 def test_projected_distances_never_exceed_the_keys_own() -> None:
     keys = synthetic(80).flatten(1)
     projection = Projection.fit(keys[:40], 9)
-    assert torch.allclose(projection.basis.T @ projection.basis, torch.eye(8), atol=1e-5)
+    assert torch.allclose(projection.basis[:8] @ projection.basis[:8].T, torch.eye(8), atol=1e-5)
     inside = torch.cdist(projection(keys).double(), projection(keys).double())
     assert bool((inside <= torch.cdist(keys.double(), keys.double()) + 1e-3).all())
 
@@ -151,3 +151,29 @@ def test_an_index_never_sees_queries() -> None:
     search.search(100 + synthetic(50, 5), [0] * 50, 3)
     after = build_index(keys, np.zeros(300, int), "hnsw")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", ["pca", "hnsw"])
+def test_an_answer_does_not_depend_on_the_batch(kind: str) -> None:
+    keys, asked = ArrayKeys(synthetic(900).half().numpy()), synthetic(24, 4)
+    partitions = np.arange(900) % 3
+    search = Search(keys, partitions, finders_from(kind, build_index(keys, partitions, kind)))
+    wanted = [i % 3 for i in range(24)]
+    together = search.search(asked, wanted, 5)
+    for order in (range(24), reversed(range(24))):
+        for i in order:
+            alone = search.search(asked[i : i + 1], wanted[i : i + 1], 5)
+            assert torch.equal(alone.rows[0], together.rows[i])
+            assert torch.equal(alone.distances[0], together.distances[i])
+
+
+def test_equal_distances_are_ordered_by_trajectory() -> None:
+    keys = synthetic(40)[torch.arange(120) % 40]
+    search = Search(
+        ArrayKeys(keys.numpy()),
+        np.zeros(120, int),
+        scans(ArrayKeys(keys.numpy()), np.zeros(120, int)),
+    )
+    found = search.search(keys[:40], [0] * 40, 3)
+    assert found.rows.tolist() == [[i, i + 40, i + 80] for i in range(40)]
+    assert float(found.distances.max()) == 0.0

@@ -21,7 +21,7 @@ _BLOCK = 1024  # keys read at a time
 class Finder(Protocol):
     """Proposes rows of one part of the keys."""
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions among the part's members for queries (B, D), int64 (B, count); -1: none.
 
         With them, ascending, lower bounds of the squared distances: float32 (B, count).
@@ -35,7 +35,7 @@ class Scan:
         self.keys, self.members = keys, members
         self.centre = keys[self.members[:_BLOCK]].mean(0)
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         asked = queries - self.centre
         best = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
@@ -46,7 +46,7 @@ class Scan:
             best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
             best, order = best.topk(min(count, best.shape[1]), 1, largest=False)
             rows = rows.gather(1, order)
-        return rows, _completed(best, asked)
+        return rows.numpy(), _completed(best, asked)
 
 
 class Components:
@@ -58,11 +58,12 @@ class Components:
         self.coordinates = coordinates.to(device)
         self.squares = self.coordinates.square().sum(1)
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        asked = self.projection(queries).to(self.coordinates.device)
-        scores = self.squares - 2 * (asked @ self.coordinates.T)
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        asked = self.projection(queries)
+        there = asked.to(self.coordinates.device)
+        scores = torch.addmm(self.squares, there, self.coordinates.T, alpha=-2)
         best = scores.topk(min(count, len(self.squares)), 1, largest=False)
-        return best.indices.cpu(), _completed(best.values, asked).cpu()
+        return best.indices.cpu().numpy(), _completed(best.values.cpu(), asked)
 
 
 class Partial:
@@ -71,15 +72,16 @@ class Partial:
     def __init__(self, projection: Projection, index: faiss.Index) -> None:
         self.projection, self.index = projection, index
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         asked = self.projection(queries).numpy()
         squares, rows = self.index.search(asked, count)
-        return torch.from_numpy(rows), torch.from_numpy(squares)
+        return rows, squares
 
 
-def _completed(scores: Tensor, asked: Tensor) -> Tensor:
+def _completed(scores: Tensor, asked: Tensor) -> np.ndarray:
     """Squared distances from `|key|^2 - 2 <key, asked>`."""
-    return (scores + asked.square().sum(1, keepdim=True)).clamp_min(0)
+    numbers = asked.numpy()
+    return np.maximum(scores.numpy() + np.einsum("ij,ij->i", numbers, numbers)[:, None], 0)
 
 
 def project(keys: Keys, members: np.ndarray, width: int = WIDTH) -> tuple[Projection, Tensor]:

@@ -31,7 +31,7 @@ from redi.retrieval.kinds import INDEXES, resolve
 from redi.retrieval.projection import Projection
 from redi.retrieval.search import ExactSearch
 
-FORMAT = 1
+FORMAT = 2
 _IN_MEMORY = 256 << 20  # bytes of keys that exact search copies into memory
 
 
