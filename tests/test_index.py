@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +138,7 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
     open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
     assert said == ["Retrieval: flat over 50 keys (auto)"]
     sizes = ((2_000, 1024), (2_001, 1024), (1_000, 16384), (10**5, 1024), (10**5, 4))
-    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "hnsw", "flat"]
+    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "sq", "flat"]
     assert resolve("sq", 10**6, 1024) == "sq"
     with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
         open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
@@ -177,3 +179,19 @@ def test_equal_distances_are_ordered_by_trajectory() -> None:
     found = search.search(keys[:40], [0] * 40, 3)
     assert found.rows.tolist() == [[i, i + 40, i + 80] for i in range(40)]
     assert float(found.distances.max()) == 0.0
+
+
+def test_a_search_by_components_loads_neither_faiss_nor_arrow(tmp_path: Path) -> None:
+    kb = store(tmp_path, synthetic(200))
+    open_search(kb, "step_0002", "latents", np.zeros(200, int), "pca", say=lambda _: None)
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from redi.knowledge_base import KnowledgeBase\n"
+        "from redi.retrieval import open_search\n"
+        "kb = KnowledgeBase(Path(sys.argv[1]))\n"
+        "search = open_search(kb, 'step_0002', 'latents', np.zeros(200, int), 'pca')\n"
+        "search.search(kb.column('step_0002', 'latents', 0, 4), [0] * 4, 3)\n"
+        "heavy = {'faiss', 'pyarrow', 'diffusers', 'lightning', 'pandas', 'scipy', 'sklearn'}\n"
+        "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -149,6 +148,8 @@ class KnowledgeBase:
             array.read_into(view[at * width : (at + n) * width], first)
 
     def _table(self, name: str) -> list:
+        import pyarrow.parquet as pq  # 28 MB that a search by keys alone does without
+
         values: list = []
         for paths in self._paths:
             values += pq.read_table(paths["prompts"], columns=[name])[name].to_pylist()

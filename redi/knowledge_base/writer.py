@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from redi import files
 from redi.errors import UsageError
@@ -189,6 +187,9 @@ def predicted_bytes(manifest: Manifest, rows: int) -> int:
 
 
 def _table(entries: Sequence[Entry]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     table = pa.table(
         {
             "index": pa.array([entry.index for entry in entries], pa.int64()),

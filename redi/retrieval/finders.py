@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
 from redi.retrieval.keys import Keys
 from redi.retrieval.projection import Projection
+
+if TYPE_CHECKING:
+    import faiss
 
 WIDTH = 64  # numbers per key: 63 components and the length of the rest
 _SAMPLE = 1024  # keys that the components are fitted on
@@ -56,7 +58,7 @@ class Components:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.projection = projection
         self.coordinates = coordinates.to(device)
-        self.squares = self.coordinates.square().sum(1)
+        self.squares = torch.linalg.vector_norm(self.coordinates, dim=1).square()
 
     def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         asked = self.projection(queries)
@@ -99,8 +101,28 @@ def _rows(keys: Keys, rows: Tensor) -> Tensor:
     return keys.block(first, last) if last - first == len(rows) else keys[rows]
 
 
+def serialized(index: faiss.Index) -> Tensor:
+    """The bytes of an index: uint8 (n,)."""
+    import faiss
+
+    return torch.from_numpy(faiss.serialize_index(index))
+
+
+def deserialized(data: Tensor) -> faiss.Index:
+    """The index of `serialized`, which goes on using the memory of `data`."""
+    import faiss
+
+    array = data.numpy()
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(array), len(array))  # type: ignore[attr-defined]
+    index: Any = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+    index.referenced_objects = [array]
+    return index
+
+
 def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     """A FAISS index of `kind` over coordinates (N, width), trained on them alone."""
+    import faiss
+
     width = coordinates.shape[1]
     if kind == "hnsw":
         graph = faiss.IndexHNSWFlat(width, 32)
@@ -114,7 +136,7 @@ def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     codes = {"ivf": "Flat", "sq": "SQ8", "pq": f"PQ{width // 2}x{8 if count >= 10_000 else 4}"}
     index: Any = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
     index.cp.min_points_per_centroid = 1  # small parts are as good as they can be
-    index.nprobe = min(cells, max(8, cells // 16))
+    index.nprobe = min(cells, max(64, cells // 20))
     index.train(coordinates)
     index.add(coordinates)
     return index

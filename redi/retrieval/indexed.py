@@ -40,8 +40,8 @@ class IndexedSearch(PartitionedSearch):
         proposed = np.where(found < 0, -1, members[found]).tolist()
         # query by query: the keys of one fit into the processor's cache, those of a batch do not
         nearest = [
-            self._nearest(query, rows, bound, members, neighbours)
-            for query, rows, bound in zip(flat.double(), proposed, bounds.tolist(), strict=True)
+            self._nearest(query.double(), rows, bound, members, neighbours)
+            for query, rows, bound in zip(flat, proposed, bounds.tolist(), strict=True)
         ]
         squares = [[square for square, _ in ranked] for ranked in nearest]
         rows = [[row for _, row in ranked] for ranked in nearest]
