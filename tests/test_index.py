@@ -195,3 +195,32 @@ def test_a_search_by_components_loads_neither_faiss_nor_arrow(tmp_path: Path) ->
         "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["pca", "sq"])
+def test_a_search_uses_one_thread_and_gives_the_others_back(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, asked, used = ArrayKeys(synthetic(300).numpy()), synthetic(3, 5), list[int]()
+    search = Search(
+        keys, np.zeros(300, int), finders_from(kind, build_index(keys, np.zeros(300, int), kind))
+    )
+    project = Projection.__call__
+    ranked = Search._ranked
+
+    def watched(method):
+        def call(*arguments):
+            used.append(torch.get_num_threads())
+            return method(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Projection, "__call__", watched(project))
+    monkeypatch.setattr(Search, "_ranked", watched(ranked))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        search.search(asked, [0] * 3, 4)
+        assert len(used) >= 4 and set(used) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from redi.retrieval.keys import Keys
 from redi.retrieval.projection import Projection
+from redi.retrieval.threads import one_thread
 
 if TYPE_CHECKING:
     import faiss
@@ -60,6 +61,7 @@ class Components:
         self.coordinates = coordinates.to(device)
         self.squares = torch.linalg.vector_norm(self.coordinates, dim=1).square()
 
+    @one_thread()
     def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         asked = self.projection(queries)
         there = asked.to(self.coordinates.device)
@@ -74,9 +76,16 @@ class Partial:
     def __init__(self, projection: Projection, index: faiss.Index) -> None:
         self.projection, self.index = projection, index
 
+    @one_thread()
     def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-        asked = self.projection(queries).numpy()
-        squares, rows = self.index.search(asked, count)
+        import faiss
+
+        asked, threads = self.projection(queries).numpy(), faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            squares, rows = self.index.search(asked, count)
+        finally:
+            faiss.omp_set_num_threads(threads)
         return rows, squares
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from redi.retrieval.finders import Finder
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import PartitionedSearch
+from redi.retrieval.threads import one_thread
 
 _FIRST = 2  # candidates beyond H that are always compared in full
 _SURE = 3  # standard deviations of how far keys lie beyond their bounds
@@ -39,10 +40,11 @@ class IndexedSearch(PartitionedSearch):
         found, bounds = self.finders[part].find(flat, wanted)
         proposed = np.where(found < 0, -1, members[found]).tolist()
         # query by query: the keys of one fit into the processor's cache, those of a batch do not
-        nearest = [
-            self._nearest(query.double(), rows, bound, members, neighbours)
-            for query, rows, bound in zip(flat, proposed, bounds.tolist(), strict=True)
-        ]
+        with one_thread():
+            nearest = [
+                self._nearest(query.double(), rows, bound, members, neighbours)
+                for query, rows, bound in zip(flat, proposed, bounds.tolist(), strict=True)
+            ]
         squares = [[square for square, _ in ranked] for ranked in nearest]
         rows = [[row for _, row in ranked] for ranked in nearest]
         return torch.from_numpy(np.array(rows)), torch.from_numpy(np.sqrt(squares))
