@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,7 @@ def test_a_scan_goes_through_blocks() -> None:
 def test_projected_distances_never_exceed_the_keys_own() -> None:
     keys = synthetic(80).flatten(1)
     projection = Projection.fit(keys[:40], 9)
-    assert torch.allclose(projection.basis.T @ projection.basis, torch.eye(8), atol=1e-5)
+    assert torch.allclose(projection.basis[:8] @ projection.basis[:8].T, torch.eye(8), atol=1e-5)
     inside = torch.cdist(projection(keys).double(), projection(keys).double())
     assert bool((inside <= torch.cdist(keys.double(), keys.double()) + 1e-3).all())
 
@@ -136,7 +138,7 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
     open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
     assert said == ["Retrieval: flat over 50 keys (auto)"]
     sizes = ((2_000, 1024), (2_001, 1024), (1_000, 16384), (10**5, 1024), (10**5, 4))
-    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "hnsw", "flat"]
+    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "pca", "sq", "flat"]
     assert resolve("sq", 10**6, 1024) == "sq"
     with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
         open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
@@ -151,3 +153,74 @@ def test_an_index_never_sees_queries() -> None:
     search.search(100 + synthetic(50, 5), [0] * 50, 3)
     after = build_index(keys, np.zeros(300, int), "hnsw")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", ["pca", "hnsw"])
+def test_an_answer_does_not_depend_on_the_batch(kind: str) -> None:
+    keys, asked = ArrayKeys(synthetic(900).half().numpy()), synthetic(24, 4)
+    partitions = np.arange(900) % 3
+    search = Search(keys, partitions, finders_from(kind, build_index(keys, partitions, kind)))
+    wanted = [i % 3 for i in range(24)]
+    together = search.search(asked, wanted, 5)
+    for order in (range(24), reversed(range(24))):
+        for i in order:
+            alone = search.search(asked[i : i + 1], wanted[i : i + 1], 5)
+            assert torch.equal(alone.rows[0], together.rows[i])
+            assert torch.equal(alone.distances[0], together.distances[i])
+
+
+def test_equal_distances_are_ordered_by_trajectory() -> None:
+    keys = synthetic(40)[torch.arange(120) % 40]
+    search = Search(
+        ArrayKeys(keys.numpy()),
+        np.zeros(120, int),
+        scans(ArrayKeys(keys.numpy()), np.zeros(120, int)),
+    )
+    found = search.search(keys[:40], [0] * 40, 3)
+    assert found.rows.tolist() == [[i, i + 40, i + 80] for i in range(40)]
+    assert float(found.distances.max()) == 0.0
+
+
+def test_a_search_by_components_loads_neither_faiss_nor_arrow(tmp_path: Path) -> None:
+    kb = store(tmp_path, synthetic(200))
+    open_search(kb, "step_0002", "latents", np.zeros(200, int), "pca", say=lambda _: None)
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from redi.knowledge_base import KnowledgeBase\n"
+        "from redi.retrieval import open_search\n"
+        "kb = KnowledgeBase(Path(sys.argv[1]))\n"
+        "search = open_search(kb, 'step_0002', 'latents', np.zeros(200, int), 'pca')\n"
+        "search.search(kb.column('step_0002', 'latents', 0, 4), [0] * 4, 3)\n"
+        "heavy = {'faiss', 'pyarrow', 'diffusers', 'lightning', 'pandas', 'scipy', 'sklearn'}\n"
+        "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["pca", "sq"])
+def test_a_search_uses_one_thread_and_gives_the_others_back(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, asked, used = ArrayKeys(synthetic(300).numpy()), synthetic(3, 5), list[int]()
+    search = Search(
+        keys, np.zeros(300, int), finders_from(kind, build_index(keys, np.zeros(300, int), kind))
+    )
+    project = Projection.__call__
+    ranked = Search._ranked
+
+    def watched(method):
+        def call(*arguments):
+            used.append(torch.get_num_threads())
+            return method(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Projection, "__call__", watched(project))
+    monkeypatch.setattr(Search, "_ranked", watched(ranked))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        search.search(asked, [0] * 3, 4)
+        assert len(used) >= 4 and set(used) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.numpy import load_file
 
 import redi.files
@@ -29,6 +30,7 @@ from redi.knowledge_base import (
     subset,
     verify,
 )
+from redi.tasks.kb import describe
 
 COLUMNS = (
     Column("step_0002", "latents", (2, 3)),
@@ -237,10 +239,20 @@ def test_a_subset_holds_the_chosen_rows_bit_for_bit(tmp_path: Path, dtype: str) 
         with pytest.raises(UsageError, match="is a subset"):
             merge(tmp_path / "merged", [target])
     assert len(set(Choice(size=5, seed=1).rows(kb))) == 5
-    with pytest.raises(UsageError, match="no trajectory"):
+    with pytest.raises(UsageError, match="has containing='nothing': choose"):
         Choice(containing="nothing").rows(kb)
+    with pytest.raises(UsageError, match="has containing='nothing' and noise=2: choose"):
+        Choice(containing="nothing", noise=2).rows(kb)
     with pytest.raises(UsageError, match="size=5 does not fit"):
         Choice(size=5, noise=1).rows(kb)
+
+
+def test_info_says_in_words_where_a_subset_comes_from(tmp_path: Path) -> None:
+    kb, console = KnowledgeBase(fill(tmp_path / "whole")), Console(record=True, width=200)
+    subset(kb, tmp_path / "part", [0, 3, 7])
+    describe(tmp_path / "part", console)
+    expected = f"subset: 3 trajectories of the KB with content {kb.content_hash[:12]}"
+    assert expected in console.export_text()
 
 
 def test_two_writers_of_one_shard_leave_the_first_one(tmp_path: Path) -> None:

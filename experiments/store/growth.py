@@ -48,8 +48,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     keys = [size * 32768 / 1e6 for size in sizes]
     axis.plot(sizes, keys, ":", color="0.4", label="the keys themselves")
     axis.plot(sizes, [r["index MB"] for r in every], "^-", color="#228833", label="index on disk")
-    axis.set(ylabel="MB", yscale="log", ylim=(1, 8000))
-    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(0, 0.45))
+    axis.set(ylabel="MB", yscale="log", ylim=(1, 40000))  # room for the legend above the lines
+    axis.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     for axis in grid.flat:

@@ -36,9 +36,9 @@ class Placed:
 
     def read_into(self, out: memoryview, first: int) -> None:
         """Fill `out`, the bytes of whole rows, with the rows from `first`."""
-        start = self.offset + first * self.row_bytes
+        start, size = self.offset + first * self.row_bytes, len(out)
         done = os.preadv(self.descriptor, [out], start)
-        while done < len(out):
+        while done < size:
             more = os.preadv(self.descriptor, [out[done:]], start + done)
             if more == 0:
                 raise UsageError(

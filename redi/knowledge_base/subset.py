@@ -37,9 +37,11 @@ class Choice:
             and (self.noise is None or self.noise == noise)
         ]
         if not rows:
+            given = {"containing": self.containing, "noise": self.noise}
+            asked = " and ".join(f"{name}={v!r}" for name, v in given.items() if v is not None)
             raise UsageError(
-                f"no trajectory of {str(kb.root)!r} has containing={self.containing!r} and "
-                f"noise={self.noise}: choose otherwise ('redi kb info' shows what is there)"
+                f"no trajectory of {str(kb.root)!r} has {asked}: choose otherwise "
+                "('redi kb info' shows what is there)"
             )
         if self.size is None:
             return rows

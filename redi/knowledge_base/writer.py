@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from redi import files
 from redi.errors import UsageError
@@ -52,10 +50,12 @@ class Writer:
         found = Manifest.read(root)
         manifest.require_same(found, root)
         if found.origin != manifest.origin:
-            what = "a subset" if found.origin else "whole shards of its recipe"
+            what = "whole shards of its recipe"
+            if found.origin:
+                what = f"a subset of {found.origin['rows']} trajectories"
             raise UsageError(
-                f"kb.dir={str(root)!r} holds {what} (origin {found.origin}) and cannot be grown "
-                "with something else: choose another folder"
+                f"kb.dir={str(root)!r} holds {what} and cannot be grown with something else: "
+                "choose another folder"
             )
         if found.format < FORMAT:
             found.upgrade(root)
@@ -189,6 +189,9 @@ def predicted_bytes(manifest: Manifest, rows: int) -> int:
 
 
 def _table(entries: Sequence[Entry]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     table = pa.table(
         {
             "index": pa.array([entry.index for entry in entries], pa.int64()),

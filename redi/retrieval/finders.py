@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
 from redi.retrieval.keys import Keys
 from redi.retrieval.projection import Projection
+from redi.retrieval.threads import one_thread
+
+if TYPE_CHECKING:
+    import faiss
 
 WIDTH = 64  # numbers per key: 63 components and the length of the rest
 _SAMPLE = 1024  # keys that the components are fitted on
@@ -21,7 +24,7 @@ _BLOCK = 1024  # keys read at a time
 class Finder(Protocol):
     """Proposes rows of one part of the keys."""
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions among the part's members for queries (B, D), int64 (B, count); -1: none.
 
         With them, ascending, lower bounds of the squared distances: float32 (B, count).
@@ -35,7 +38,7 @@ class Scan:
         self.keys, self.members = keys, members
         self.centre = keys[self.members[:_BLOCK]].mean(0)
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         asked = queries - self.centre
         best = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
@@ -46,7 +49,7 @@ class Scan:
             best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
             best, order = best.topk(min(count, best.shape[1]), 1, largest=False)
             rows = rows.gather(1, order)
-        return rows, _completed(best, asked)
+        return rows.numpy(), _completed(best, asked)
 
 
 class Components:
@@ -56,13 +59,15 @@ class Components:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.projection = projection
         self.coordinates = coordinates.to(device)
-        self.squares = self.coordinates.square().sum(1)
+        self.squares = torch.linalg.vector_norm(self.coordinates, dim=1).square()
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        asked = self.projection(queries).to(self.coordinates.device)
-        scores = self.squares - 2 * (asked @ self.coordinates.T)
+    @one_thread()
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        asked = self.projection(queries)
+        there = asked.to(self.coordinates.device)
+        scores = torch.addmm(self.squares, there, self.coordinates.T, alpha=-2)
         best = scores.topk(min(count, len(self.squares)), 1, largest=False)
-        return best.indices.cpu(), _completed(best.values, asked).cpu()
+        return best.indices.cpu().numpy(), _completed(best.values.cpu(), asked)
 
 
 class Partial:
@@ -71,15 +76,23 @@ class Partial:
     def __init__(self, projection: Projection, index: faiss.Index) -> None:
         self.projection, self.index = projection, index
 
-    def find(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        asked = self.projection(queries).numpy()
-        squares, rows = self.index.search(asked, count)
-        return torch.from_numpy(rows), torch.from_numpy(squares)
+    @one_thread()
+    def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        asked, threads = self.projection(queries).numpy(), faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            squares, rows = self.index.search(asked, count)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return rows, squares
 
 
-def _completed(scores: Tensor, asked: Tensor) -> Tensor:
+def _completed(scores: Tensor, asked: Tensor) -> np.ndarray:
     """Squared distances from `|key|^2 - 2 <key, asked>`."""
-    return (scores + asked.square().sum(1, keepdim=True)).clamp_min(0)
+    numbers = asked.numpy()
+    return np.maximum(scores.numpy() + np.einsum("ij,ij->i", numbers, numbers)[:, None], 0)
 
 
 def project(keys: Keys, members: np.ndarray, width: int = WIDTH) -> tuple[Projection, Tensor]:
@@ -97,8 +110,28 @@ def _rows(keys: Keys, rows: Tensor) -> Tensor:
     return keys.block(first, last) if last - first == len(rows) else keys[rows]
 
 
+def serialized(index: faiss.Index) -> Tensor:
+    """The bytes of an index: uint8 (n,)."""
+    import faiss
+
+    return torch.from_numpy(faiss.serialize_index(index))
+
+
+def deserialized(data: Tensor) -> faiss.Index:
+    """The index of `serialized`, which goes on using the memory of `data`."""
+    import faiss
+
+    array = data.numpy()
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(array), len(array))  # type: ignore[attr-defined]
+    index: Any = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+    index.referenced_objects = [array]
+    return index
+
+
 def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     """A FAISS index of `kind` over coordinates (N, width), trained on them alone."""
+    import faiss
+
     width = coordinates.shape[1]
     if kind == "hnsw":
         graph = faiss.IndexHNSWFlat(width, 32)
@@ -112,7 +145,7 @@ def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     codes = {"ivf": "Flat", "sq": "SQ8", "pq": f"PQ{width // 2}x{8 if count >= 10_000 else 4}"}
     index: Any = faiss.index_factory(width, f"IVF{cells},{codes[kind]}")
     index.cp.min_points_per_centroid = 1  # small parts are as good as they can be
-    index.nprobe = min(cells, max(8, cells // 16))
+    index.nprobe = min(cells, max(64, cells // 20))
     index.train(coordinates)
     index.add(coordinates)
     return index

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from math import sqrt
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +12,10 @@ from torch import Tensor
 from redi.retrieval.finders import Finder
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import PartitionedSearch
+from redi.retrieval.threads import one_thread
 
-_FIRST = 4  # candidates beyond H that are always compared in full
+_FIRST = 2  # candidates beyond H that are always compared in full
 _SURE = 3  # standard deviations of how far keys lie beyond their bounds
-_TIES = 1e-6  # relative: float32 may swap nearer ties than this before float64 decides
 
 
 class IndexedSearch(PartitionedSearch):
@@ -32,44 +35,53 @@ class IndexedSearch(PartitionedSearch):
         return 2 * neighbours + 12
 
     def _search_part(self, part: int, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-        members, flat = self.members[part], queries.float()
+        members, flat = self.members[part].numpy(), queries.float()
         wanted = min(self.candidates(neighbours), len(members))
         found, bounds = self.finders[part].find(flat, wanted)
-        every = [
-            self._nearest(query, members, local[local >= 0], bound[local >= 0], neighbours)
-            for query, local, bound in zip(flat, found, bounds, strict=True)
-        ]
-        return torch.stack([rows for rows, _ in every]), torch.stack([gaps for _, gaps in every])
+        proposed = np.where(found < 0, -1, members[found]).tolist()
+        # query by query: the keys of one fit into the processor's cache, those of a batch do not
+        with one_thread():
+            nearest = [
+                self._nearest(query.double(), rows, bound, members, neighbours)
+                for query, rows, bound in zip(flat, proposed, bounds.tolist(), strict=True)
+            ]
+        squares = [[square for square, _ in ranked] for ranked in nearest]
+        rows = [[row for _, row in ranked] for ranked in nearest]
+        return torch.from_numpy(np.array(rows)), torch.from_numpy(np.sqrt(squares))
 
     def _nearest(
-        self, query: Tensor, members: Tensor, local: Tensor, bounds: Tensor, neighbours: int
-    ) -> tuple[Tensor, Tensor]:
-        """The nearest of the proposed members, whose bounds ascend.
+        self,
+        query: Tensor,
+        rows: list[int],
+        bounds: list[float],
+        members: np.ndarray,
+        neighbours: int,
+    ) -> list[tuple[float, int]]:
+        """Squared distances and rows of the nearest proposed keys, whose bounds ascend.
 
         The first ones show how far keys lie beyond their bounds; a later one is read unless its
         bound and that, less `_SURE` standard deviations, already exceed the H-th best distance.
         """
-        if len(local) < neighbours:  # cells without enough members: compare all
-            local, bounds = torch.arange(len(members)), torch.zeros(len(members))
-        head = members[local[: neighbours + _FIRST]].sort()
-        keys, squares = self._read(query, head.values)
-        beyond = squares - bounds[: len(squares)][head.indices]
-        spread = _SURE * float(beyond.std()) if len(beyond) > 1 else float("inf")
-        limit = float(squares.kthvalue(neighbours).values)
-        able = bounds[len(squares) :] + max(0.0, float(beyond.mean()) - spread) <= limit
-        rows = head.values
-        if bool(able.any()):
-            more = members[local[len(squares) :][able]].sort().values
-            read, further = self._read(query, more)
-            rows, order = torch.cat([rows, more]).sort()
-            keys, squares = torch.cat([keys, read])[order], torch.cat([squares, further])[order]
-            limit = float(squares.kthvalue(neighbours).values)
-        close = torch.nonzero(squares <= limit * (1 + _TIES))[:, 0]
-        exact = (keys[close].double() - query.double()).norm(dim=1)
-        distances, order = exact.sort(stable=True)
-        return rows[close[order[:neighbours]]], distances[:neighbours]
+        count = len(rows) if rows[-1] >= 0 else rows.index(-1)  # few: cells without enough members
+        if count < neighbours:
+            return self._ranked(query, members.tolist())[:neighbours]
+        first = min(neighbours + _FIRST, count)
+        ranked = self._ranked(query, rows[:first])
+        if first < count:
+            bound = dict(zip(rows[:first], bounds[:first], strict=True))
+            beyond = [square - bound[row] for square, row in ranked]
+            mean = sum(beyond) / first
+            reach = mean - _SURE * sqrt(sum((gap - mean) ** 2 for gap in beyond) / first)
+            able = bisect_right(bounds, ranked[neighbours - 1][0] - max(0.0, reach), first, count)
+            if able > first:
+                ranked = sorted(ranked + self._ranked(query, rows[first:able]))
+        return ranked[:neighbours]
 
-    def _read(self, query: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys of ascending rows, and their squared distances: float32 (n, D) and (n,)."""
-        keys = self.keys[rows]
-        return keys, torch.linalg.vector_norm(keys - query, dim=1).square()
+    def _ranked(self, query: Tensor, rows: list[int]) -> list[tuple[float, int]]:
+        """Squared distances of keys, by direct subtraction in float64, with their rows; ascending.
+
+        Equal distances are ordered by row.
+        """
+        gaps = self.keys[torch.tensor(rows)].double().sub_(query)
+        squares = torch.linalg.vector_norm(gaps, dim=1).square()
+        return sorted(zip(squares.tolist(), rows, strict=True))

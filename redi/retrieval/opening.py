@@ -7,15 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from redi import files
 from redi.errors import UsageError
-from redi.files import read_sealed, remove, sealed, sweep_partials, write_durably, write_json
+from redi.files import (
+    read_sealed,
+    remove,
+    sealed,
+    sha256,
+    sweep_partials,
+    write_durably,
+    write_json,
+)
 from redi.knowledge_base import KnowledgeBase
 from redi.retrieval.finders import (
     Components,
@@ -23,7 +30,9 @@ from redi.retrieval.finders import (
     Partial,
     Scan,
     build_partial,
+    deserialized,
     project,
+    serialized,
 )
 from redi.retrieval.indexed import IndexedSearch
 from redi.retrieval.keys import Keys, StoredKeys
@@ -31,7 +40,7 @@ from redi.retrieval.kinds import INDEXES, resolve
 from redi.retrieval.projection import Projection
 from redi.retrieval.search import ExactSearch
 
-FORMAT = 1
+FORMAT = 2
 _IN_MEMORY = 256 << 20  # bytes of keys that exact search copies into memory
 
 
@@ -93,8 +102,7 @@ def build_index(keys: Keys, partitions: np.ndarray, kind: str) -> dict[str, Tens
         if kind == "pca":
             tensors[f"{part}/coordinates"] = coordinates
         else:
-            index = build_partial(kind, coordinates.numpy())
-            tensors[f"{part}/faiss"] = torch.from_numpy(faiss.serialize_index(index))
+            tensors[f"{part}/faiss"] = serialized(build_partial(kind, coordinates.numpy()))
     return tensors
 
 
@@ -106,8 +114,7 @@ def finders_from(kind: str, tensors: dict[str, Tensor]) -> dict[int, Finder]:
         if kind == "pca":
             finders[part] = Components(projection, tensors[f"{part}/coordinates"])
         else:
-            index = faiss.deserialize_index(tensors[f"{part}/faiss"].numpy())
-            finders[part] = Partial(projection, index)
+            finders[part] = Partial(projection, deserialized(tensors[f"{part}/faiss"]))
     return finders
 
 
@@ -138,7 +145,6 @@ def load_index(folder: Path, expected: dict[str, Any]) -> dict[int, Finder]:
             f"the index {str(folder)!r} is stale (other {', '.join(different)} than now): {again}"
         )
     path = folder / f"arrays-{content['sha256'][:12]}.safetensors"
-    data = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(data).hexdigest() != content["sha256"]:
+    if not path.is_file() or sha256(path) != content["sha256"]:
         raise UsageError(f"the index {str(path)!r} is damaged or missing: {again}")
-    return finders_from(expected["kind"], load(data))
+    return finders_from(expected["kind"], load_file(path))  # memory-mapped

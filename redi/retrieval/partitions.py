@@ -42,18 +42,23 @@ class PartitionedSearch(ABC):
         by trajectory index. Raises `UsageError` for a partition without trajectories.
         """
         start = time.perf_counter()
-        flat = queries.flatten(1).cpu()
-        rows = torch.empty((len(flat), neighbours), dtype=torch.int64)
-        distances = torch.empty((len(flat), neighbours), dtype=torch.float64)
-        for part in sorted(set(partitions)):
+        flat, parts = queries.flatten(1).cpu(), sorted(set(partitions))
+        for part in parts:
             if part not in self.members:
                 raise UsageError(
                     f"the KB has no trajectory with noise {part}: use a larger kb.size"
                 )
-            chosen = torch.tensor([i for i, p in enumerate(partitions) if p == part])
-            rows[chosen], distances[chosen] = self._search_part(part, flat[chosen], neighbours)
+        if len(parts) == 1:
+            found = Found(*self._search_part(parts[0], flat, neighbours))
+        else:
+            rows = torch.empty((len(flat), neighbours), dtype=torch.int64)
+            distances = torch.empty((len(flat), neighbours), dtype=torch.float64)
+            for part in parts:
+                chosen = torch.tensor([i for i, p in enumerate(partitions) if p == part])
+                rows[chosen], distances[chosen] = self._search_part(part, flat[chosen], neighbours)
+            found = Found(rows, distances)
         self.seconds += time.perf_counter() - start
-        return Found(rows, distances)
+        return found
 
     @abstractmethod
     def _search_part(self, part: int, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ class Projection:
     """Centring and an orthonormal basis, fitted on a sample of keys."""
 
     mean: Tensor  # (D,) float32
-    basis: Tensor  # (D, d) float32, orthonormal columns
+    basis: Tensor  # (width, D) float32: orthonormal rows, then zeros in place of the rest's length
 
     @staticmethod
     def fit(sample: Tensor, width: int) -> Projection:
@@ -27,8 +28,8 @@ class Projection:
         kept = int((values > 1e-7 * values[-1].clamp_min(1e-30)).sum())
         kept = max(1, min(kept, width - 1, sample.shape[1]))
         directions = centred.T @ vectors[:, -kept:].flip(1).float()
-        basis = torch.zeros(sample.shape[1], width - 1)
-        basis[:, :kept] = torch.linalg.qr(directions).Q
+        basis = torch.zeros(width, sample.shape[1])
+        basis[:kept] = torch.linalg.qr(directions).Q.T
         return Projection(mean, basis)
 
     def __call__(self, keys: Tensor) -> Tensor:
@@ -38,6 +39,9 @@ class Projection:
         differs at least by the difference of its lengths.
         """
         centred = keys - self.mean
-        components = centred @ self.basis
-        rest = centred.square().sum(1) - components.square().sum(1)
-        return torch.cat([components, rest.clamp_min(0).sqrt()[:, None]], 1)
+        found = centred @ self.basis.T
+        numbers = found.numpy()  # NumPy is quicker than PyTorch where there is little to compute
+        kept = np.einsum("ij,ij->i", numbers, numbers)
+        lengths = torch.linalg.vector_norm(centred, dim=1).numpy()
+        numbers[:, -1] = np.sqrt(np.maximum(lengths * lengths - kept, 0))
+        return found

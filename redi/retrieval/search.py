@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import faiss
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from redi.retrieval.partitions import PartitionedSearch
+
+if TYPE_CHECKING:
+    import faiss
 
 _EXTRA = 8  # candidates beyond H: FAISS's expanded norms may swap near ties
 _BLOCK = 256  # keys centred at a time
@@ -20,6 +24,8 @@ class ExactSearch(PartitionedSearch):
     """
 
     def __init__(self, keys: Tensor, partitions: np.ndarray) -> None:
+        import faiss  # 34 MB that a search through principal components does without
+
         super().__init__(partitions)
         self.keys = keys.flatten(1)  # (K, D)
         self.centre = torch.mean(self.keys, 0, dtype=torch.float64)

@@ -84,7 +84,7 @@ def describe(root: Path, console: Console) -> None:
     table = Table(title=str(root), show_header=False)
     rows = {
         "trajectories": f"{count} in {len(shards)} shards{_range(shards, size)}",
-        "origin": f"subset {manifest.origin}" if manifest.origin else "whole shards of its recipe",
+        "origin": _origin(manifest),
         "disk use": f"{used / 1e6:.2f} MB, {used / max(count, 1) / 1e3:.1f} kB each, "
         f"indexes {_index_bytes(root) / 1e6:.2f} MB, {free_bytes(root) / 1e9:.1f} GB free",
         "sampler": f"{identity.get('sampler')}, {identity.get('steps')} steps",
@@ -107,6 +107,13 @@ def describe(root: Path, console: Console) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _origin(manifest: Manifest) -> str:
+    if manifest.origin is None:
+        return "whole shards of its recipe"
+    rows, source, chosen = (manifest.origin[name] for name in ("rows", "of", "chosen"))
+    return f"subset: {rows} trajectories of the KB with content {source} (choice {chosen})"
 
 
 def _range(shards: list[int], size: int) -> str:
