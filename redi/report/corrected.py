@@ -84,7 +84,8 @@ def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _short(value: Any) -> str:
-    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "none" if value is None or value == [] else text
 
 
 def _kb_calls(run: Results, calls: int) -> int:
