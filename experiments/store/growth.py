@@ -33,8 +33,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     call = 20 * float(every[-1]["retrieval"]["auto"]["call batch"])  # 2%, in ms
     grid[0, 0].axhline(call, **_AIM)
     grid[0, 0].set_ylim(call / 2, None)
-    grid[0, 0].annotate("2% of a network call", (sizes[0], call), (0, -11), color="#cc3311",
-                        textcoords="offset points", fontsize=8)  # fmt: skip
+    grid[0, 0].annotate("2% of a network call", (sizes[-1], call), (0, 22), color="#cc3311",
+                        textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
     _kinds(grid[0, 1], results, "r10", "recall@10 after re-ranking")
     grid[0, 1].axhline(0.95, **_AIM)
     _kinds(grid[0, 2], results, "build", "time to build an index", leave=("scan", "flat"))
