@@ -106,7 +106,7 @@ class KernelRidge:
 def fit_kernel(
     features: Tensor, targets: Tensor, choices: list[Choice]
 ) -> tuple[KernelRidge, Tensor, dict[Choice, float]]:
-    """`KernelFit(features).to(targets, choices)`."""
+    """One regression from features (K, F) to targets (K, D): see `KernelFit.to`."""
     return KernelFit(features).to(targets, choices)
 
 
