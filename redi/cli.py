@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redi.errors import UsageError
-from redi.tasks.kb_help import ACTIONS, kb_help
+from redi.verbs.kb_help import ACTIONS, kb_help
 
 HELP = """\
 redi: learning-free diffusion inference by trajectory retrieval, measured honestly
@@ -133,7 +133,7 @@ def _compose(config_name: str, overrides: list[str]) -> Any:
 def _check(config: Any) -> None:
     """Refuse a bad point before the first one is computed."""
     from redi.config import Config
-    from redi.tasks.assemble import check
+    from redi.verbs.assemble import check
 
     if isinstance(config, Config):
         check(config)
@@ -158,8 +158,8 @@ def _run(config: Any, may_build: bool) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from redi.tasks.assemble import check
-    from redi.tasks.run import main_job, run_name
+    from redi.verbs.assemble import check
+    from redi.verbs.run import main_job, run_name
 
     run_dir = None if config.run_dir is None else Path(config.run_dir)
     hydra_config = HydraConfig.get()
@@ -176,7 +176,7 @@ def _kb(arguments: list[str]) -> None:
     if arguments[0] not in ACTIONS:
         _fail(f"kb action {arguments[0]!r} is unknown; use one of {', '.join(ACTIONS)}")
     action, rest, prompt = arguments[0], arguments[1:], ""
-    from redi.tasks.kb_folders import folder_action, wants_folders
+    from redi.verbs.kb_folders import folder_action, wants_folders
 
     if wants_folders(action, rest):
         folder_action(action, rest, _console())
@@ -187,7 +187,7 @@ def _kb(arguments: list[str]) -> None:
         prompt, rest = rest[0], rest[1:]
 
     def job(config: Any) -> None:
-        from redi.tasks.kb import kb_action
+        from redi.verbs.kb import kb_action
 
         kb_action(action, config, _console(), prompt)
 
@@ -214,13 +214,13 @@ def _experiments(arguments: list[str]) -> None:
 
 
 def _train(config: Any) -> None:
-    from redi.tasks.train import train
+    from redi.verbs.train import train
 
     train(config, _console())
 
 
 def _theory(config: Any) -> None:
-    from redi.tasks.theory import theory_job
+    from redi.verbs.theory import theory_job
 
     theory_job(config, _console())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from redi.tasks.training import StageConfig
+from redi.embedded.training import StageConfig
 from redi.theory.config import TheoryConfig
 
 

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from redi.config import Config, KBConfig, ModelConfig, SamplerConfig, SamplingConfig
+from redi.embedded.diffusion import new_scheduler
+from redi.embedded.tokenizer import train_tokenizer
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.tasks.train_diffusion import new_scheduler
-from redi.tasks.train_tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 

@@ -17,8 +17,8 @@ from redi.correction.nearest import fit_nearest
 from redi.correction.store import load_policy, save_policy
 from redi.errors import UsageError
 from redi.retrieval.weights import kernel
-from redi.tasks.fit_corrections import recipe_from
-from redi.tasks.run import main_job
+from redi.verbs.fit_corrections import recipe_from
+from redi.verbs.run import main_job
 
 BUDGETS = (8, 4, 2)
 

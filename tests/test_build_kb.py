@@ -15,8 +15,8 @@ import torch
 from redi.config import Config
 from redi.knowledge_base import verify
 from redi.models.text_to_image import TextToImageModel
-from redi.tasks.assemble import check, model_from
-from redi.tasks.build_kb import build
+from redi.verbs.assemble import check, model_from
+from redi.verbs.build_kb import build
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from redi.config import Config, CorrectionConfig, MetricsConfig
 from redi.errors import UsageError
-from redi.tasks.assemble import check
-from redi.tasks.fit_corrections import recipe_from
-from redi.tasks.run import main_job
+from redi.verbs.assemble import check
+from redi.verbs.fit_corrections import recipe_from
+from redi.verbs.run import main_job
 
 
 def corrected(tiny_config: Config, **options: object) -> Config:

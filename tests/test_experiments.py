@@ -13,12 +13,12 @@ from rich.console import Console
 
 from redi.composition import compose_config, experiment_sweep, experiments, points
 from redi.config import Config
-from redi.data.scenes import prompts
+from redi.embedded.scenes import prompts
 from redi.errors import UsageError
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import JointSearch
 from redi.samplers import build_sampler
-from redi.tasks.assemble import (
+from redi.verbs.assemble import (
     check,
     manifest_from,
     model_from,
@@ -26,8 +26,8 @@ from redi.tasks.assemble import (
     sampler_from,
     setting_from,
 )
-from redi.tasks.reference import ReferenceRuns
-from redi.tasks.run import hooks_from, main_job
+from redi.verbs.reference import ReferenceRuns
+from redi.verbs.run import hooks_from, main_job
 
 NAMES = [
     "corrected",

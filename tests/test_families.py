@@ -28,7 +28,7 @@ from redi.inference import run_plain
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import build_sampler, build_scheduler
-from redi.tasks.run import main_job
+from redi.verbs.run import main_job
 
 STEPS, PROMPTS = 4, ["a small red fox", "a large blue car"]
 SIZES = {"SDXL": 2 * SIDE, "Stable Diffusion 3": 2 * SIDE, "Flux": 4 * SIDE}

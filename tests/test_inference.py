@@ -14,9 +14,9 @@ from redi.errors import UsageError
 from redi.inference import JUMPS, ReDi, Setting, run_plain
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import SAMPLERS
-from redi.tasks.assemble import check, noise_from, prompts_from, sampler_from
-from redi.tasks.build_kb import build
-from redi.tasks.evaluate import equal_calls
+from redi.verbs.assemble import check, noise_from, prompts_from, sampler_from
+from redi.verbs.build_kb import build
+from redi.verbs.evaluate import equal_calls
 
 
 def redi_of(config: Config, model: TextToImageModel) -> ReDi:

@@ -14,21 +14,21 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import CLIPModel, CLIPTokenizer
 
-from redi.data.scenes import ATTRIBUTES, prompts
-from redi.data.stream import SceneBatch, SceneStream, loader
-from redi.metrics.evaluator import Evaluator, tokenize
-from redi.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
-from redi.metrics.paired import latent_error, psnr, ssim
-from redi.metrics.prompt import attribute_hits
-from redi.tasks.train_evaluator import (
+from redi.embedded.evaluator import (
     TrainEvaluator,
     finish,
     new_evaluator,
     single_captions,
     value_indices,
 )
-from redi.tasks.train_tokenizer import train_tokenizer
-from redi.tasks.training import StageConfig
+from redi.embedded.scenes import ATTRIBUTES, prompts
+from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.tokenizer import train_tokenizer
+from redi.embedded.training import StageConfig
+from redi.metrics.evaluator import Evaluator, tokenize
+from redi.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
+from redi.metrics.paired import latent_error, psnr, ssim
+from redi.metrics.prompt import attribute_hits
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.pipeline.identity import model_identity
 from redi.samplers import SAMPLERS, build_scheduler
-from redi.tasks.assemble import check
-from redi.tasks.build_kb import build as build_kb
+from redi.verbs.assemble import check
+from redi.verbs.build_kb import build as build_kb
 
 STEPS, KEY, VALUE = 6, 2, 4
 KNOWN = ["a small red fox", "a large blue car", "a tree"]

@@ -15,14 +15,14 @@ from rich.console import Console
 from torch import nn
 
 from redi.config import Config
-from redi.data.stream import to_pixels
+from redi.data.pixels import to_pixels
 from redi.metrics.diversity import pairwise_distance
 from redi.metrics.frechet import kernel_distance
 from redi.metrics.images import clean_features, cmmd
 from redi.metrics.weights import WEIGHTS, inception, locate
-from redi.tasks.hooks import BatchResult, Table
-from redi.tasks.pretrained import PRETRAINED, InceptionHook, pretrained_hooks
-from redi.tasks.run import main_job
+from redi.verbs.hooks import BatchResult, Table
+from redi.verbs.pretrained import PRETRAINED, InceptionHook, pretrained_hooks
+from redi.verbs.run import main_job
 
 _PATH = Path(__file__).parent.parent / "experiments" / "metrics" / "parity.py"
 _SPEC = importlib.util.spec_from_file_location("parity", _PATH)

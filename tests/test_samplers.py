@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
+from redi.embedded.diffusion import new_scheduler
 from redi.errors import UsageError
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import SAMPLERS, Sampler, SamplerState, build_sampler, build_scheduler
-from redi.tasks.assemble import EMBEDDED_MODEL
-from redi.tasks.train_diffusion import new_scheduler
+from redi.verbs.assemble import EMBEDDED_MODEL
 
 CONFIG = {k: v for k, v in new_scheduler().config.items() if k[0] != "_"}
 FLOW = {"num_train_timesteps": 1000, "shift": 3.0}

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redi.data.atlas import STYLES, nouns, sprite
-from redi.data.scenes import (
+from redi.data.pixels import to_pixels, to_tensor
+from redi.embedded.atlas import STYLES, nouns, sprite
+from redi.embedded.scenes import (
     ATTRIBUTES,
     BACKGROUNDS,
     SPLITS,
@@ -17,9 +18,8 @@ from redi.data.scenes import (
     prompts,
     sample,
 )
-from redi.data.stream import to_pixels, to_tensor
+from redi.embedded.tokenizer import MAX_TOKENS, save_tokenizer, train_tokenizer
 from redi.errors import UsageError
-from redi.tasks.train_tokenizer import MAX_TOKENS, save_tokenizer, train_tokenizer
 
 
 def test_splits_cover_all_compositions_once() -> None:

@@ -15,9 +15,9 @@ from redi.config import Config, DataConfig, ModelConfig
 from redi.data.coco import captions
 from redi.errors import UsageError
 from redi.models import hub
-from redi.tasks import pretrained
-from redi.tasks.assemble import model_from, prompts_from
-from redi.tasks.pretrained import real_pictures
+from redi.verbs import pretrained
+from redi.verbs.assemble import model_from, prompts_from
+from redi.verbs.pretrained import real_pictures
 
 
 def write_coco(root: Path, images: int = 12) -> None:

@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
 from redi.config import TrainConfig, TrainerConfig
+from redi.embedded.autoencoder import TrainAutoencoder
+from redi.embedded.training import StageConfig
 from redi.errors import UsageError
 from redi.metrics.evaluator import Evaluator
-from redi.tasks.assemble import EMBEDDED_EVALUATOR, EMBEDDED_MODEL
-from redi.tasks.engine import trainer_from
-from redi.tasks.train import train
-from redi.tasks.train_autoencoder import TrainAutoencoder
-from redi.tasks.training import StageConfig
+from redi.verbs.assemble import EMBEDDED_EVALUATOR, EMBEDDED_MODEL
+from redi.verbs.engine import trainer_from
+from redi.verbs.train import train
 
 SHORT = StageConfig(steps=2, batch_size=4, steps_per_epoch=1)
 

@@ -31,8 +31,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from redi.tasks.train_diffusion import new_scheduler
-from redi.tasks.train_tokenizer import train_tokenizer
+from redi.embedded.diffusion import new_scheduler
+from redi.embedded.tokenizer import train_tokenizer
 
 SIDE = 8  # of the latents
 tokenizer = cache(train_tokenizer)

@@ -22,12 +22,12 @@ from redi.correction.kernel import Choice, fit_kernel
 from redi.correction.local import fit_local
 from redi.correction.predict import predict_all
 from redi.data.noise import NoisePolicy
-from redi.data.scenes import prompts
+from redi.embedded.scenes import prompts
 from redi.inference import run_plain
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.table import Grid, markdown_grid
 from redi.samplers import build_sampler
-from redi.tasks.assemble import EMBEDDED_MODEL
+from redi.verbs.assemble import EMBEDDED_MODEL
 
 FITTED, TESTED, STEPS, CALLS, BATCH = 128, 64, 24, 5, 16
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)

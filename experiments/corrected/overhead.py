@@ -19,10 +19,10 @@ from redi.correction.corrector import StepCorrection
 from redi.correction.features import FEATURES, Features
 from redi.correction.kernel import Choice, KernelRidge
 from redi.correction.local import PatchRidge
-from redi.data.scenes import prompts
+from redi.embedded.scenes import prompts
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.table import Cell, Grid, markdown_grid
-from redi.tasks.assemble import EMBEDDED_MODEL
+from redi.verbs.assemble import EMBEDDED_MODEL
 
 BATCH, TRAJECTORIES, REPEATS = 16, 1024, 15
 

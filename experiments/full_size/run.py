@@ -27,10 +27,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import redi
 from redi.data.noise import NoisePolicy
+from redi.embedded.tokenizer import train_tokenizer
 from redi.inference import ReDi, Setting, run_plain, step_group
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import adapt
-from redi.tasks.train_tokenizer import train_tokenizer
 
 GUIDANCE, KNOWN, ASKED = 7.5, "a red fox", "a blue car"
 

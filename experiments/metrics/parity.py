@@ -22,14 +22,14 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from transformers import CLIPImageProcessor
 
-from redi.data.scenes import sample
-from redi.data.stream import to_tensor
+from redi.data.pixels import to_tensor
+from redi.embedded.scenes import sample
 from redi.files import write_durably
 from redi.metrics.evaluator import Evaluator, tokenize
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
 from redi.metrics.images import byte_features, clean_features
 from redi.metrics.openai_clip import ClipScorer
-from redi.tasks.assemble import EMBEDDED_EVALUATOR
+from redi.verbs.assemble import EMBEDDED_EVALUATOR
 
 PAGE = Path(__file__).with_name("parity.md")
 COUNT = 24

@@ -21,7 +21,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import redi
-from redi.tasks.assemble import EMBEDDED_MODEL
+from redi.verbs.assemble import EMBEDDED_MODEL
 
 PROMPTS = ["a large red apple", "a small fox", "a blue car", "a green tree"]
 

@@ -30,7 +30,7 @@ Search = ExactSearch | IndexedSearch
 def network_call() -> tuple[Callable[[], object], Callable[[], object]]:
     """One guided call of the embedded model's network, for one image and for a batch of 16."""
     from redi.models.text_to_image import TextToImageModel, load_pipeline
-    from redi.tasks.assemble import EMBEDDED_MODEL
+    from redi.verbs.assemble import EMBEDDED_MODEL
 
     pipeline = load_pipeline(EMBEDDED_MODEL, torch.float32, torch.device("cpu"))
 

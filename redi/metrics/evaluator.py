@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from redi.data.scenes import ATTRIBUTES, prompts
+from redi.embedded.scenes import ATTRIBUTES, prompts
 
 CHUNK = 64  # every network call sees this many rows, so no result depends on its neighbours
 CAPTIONS_PER_VALUE = 16
@@ -51,7 +51,7 @@ class Evaluator:
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Evaluator:
-        """Load a folder that `redi.tasks.train_evaluator.finish` wrote."""
+        """Load a folder that `redi.embedded.evaluator.finish` wrote."""
         folder = Path(folder)
         missing = [name for name in _NEEDED if not (folder / name).is_file()]
         if missing:

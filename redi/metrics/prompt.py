@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from redi.data.scenes import ATTRIBUTES, Scene
+from redi.embedded.scenes import ATTRIBUTES, Scene
 from redi.metrics.evaluator import Evaluator
 
 

@@ -20,7 +20,7 @@ from redi.knowledge_base import Column, Entry, KnowledgeBase, Manifest, Writer
 from redi.pipeline.identity import model_identity, schedule_identity, stored_shape
 from redi.pipeline.session import attach, detach
 from redi.samplers import Sampler, SamplerState
-from redi.tasks.provenance import versions
+from redi.verbs.provenance import versions
 
 #: where the calls of corrected runs lie: late levels leave less over, on the embedded model
 LEVELS = "late1.6"

@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from redi.data.atlas import STYLES, nouns, sprite
+from redi.embedded.atlas import STYLES, nouns, sprite
 from redi.errors import UsageError
 
 RESOLUTION = 64

@@ -15,9 +15,9 @@ from redi.files import write_json
 from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
 from redi.models.noise_form import NoiseForm
-from redi.tasks.assemble import model_from, prompts_from
-from redi.tasks.provenance import git_revision, machine, versions
 from redi.theory.study import run_study, split_prompts
+from redi.verbs.assemble import model_from, prompts_from
+from redi.verbs.provenance import git_revision, machine, versions
 
 
 def _corrected_table(block: dict[str, Any]) -> Table:

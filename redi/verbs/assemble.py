@@ -12,10 +12,10 @@ import torch
 
 from redi.config import Config, DataConfig, ModelConfig
 from redi.correction.plan import check_calls, check_reference, coarse_steps
-from redi.data.atlas import ASSETS, STYLES
 from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
-from redi.data.scenes import Scene, compositions, prompts
+from redi.embedded.atlas import ASSETS, STYLES
+from redi.embedded.scenes import Scene, compositions, prompts
 from redi.errors import UsageError
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
@@ -26,7 +26,7 @@ from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
-from redi.tasks.engine import check_trainer
+from redi.verbs.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
 EMBEDDED_EVALUATOR = ASSETS / "emoji-clip"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from redi.data.scenes import ATTRIBUTES, Scene, sample
+from redi.data.pixels import to_tensor
+from redi.embedded.scenes import ATTRIBUTES, Scene, sample
 
 
 @dataclass(frozen=True)
@@ -20,19 +19,6 @@ class SceneBatch:
     images: Tensor
     captions: list[str]
     scenes: list[Scene]
-
-
-class Numbers(Dataset[int]):
-    """Whole numbers as a data set; batches of them are int64 tensors."""
-
-    def __init__(self, values: Sequence[int]) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, offset: int) -> int:
-        return self.values[offset]
 
 
 class SceneStream(Dataset):
@@ -57,17 +43,6 @@ class SceneStream(Dataset):
         if len(omitted) == len(ATTRIBUTES):
             omitted = omitted[1:]
         return image, scene.caption(rng, omitted), scene
-
-
-def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), rounded to nearest."""
-    levels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels.movedim(-3, -1).numpy()
 
 
 def collate(items: list[tuple[np.ndarray, str, Scene]]) -> SceneBatch:

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from redi.data.scenes import ATTRIBUTES, RESOLUTION, Scene, compositions, prompts
-from redi.data.stream import SceneBatch, SceneStream, loader
+from redi.embedded.scenes import ATTRIBUTES, RESOLUTION, Scene, compositions, prompts
+from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.tokenizer import MAX_TOKENS
+from redi.embedded.training import StageConfig, TrainingStage, grid
 from redi.metrics.evaluator import ACCURACIES, Evaluator, tokenize
 from redi.metrics.prompt import attribute_hits
-from redi.tasks.train_tokenizer import MAX_TOKENS
-from redi.tasks.training import StageConfig, TrainingStage, grid
 
 IMAGE_WIDTH = 128
 PATCH = 8  # pixels

@@ -10,8 +10,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from redi.data.stream import SceneBatch, SceneStream, loader
-from redi.tasks.training import StageConfig, TrainingStage, grid
+from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.training import StageConfig, TrainingStage, grid
 
 KL_WEIGHT = 1e-6
 

@@ -27,11 +27,11 @@ from redi.knowledge_base import KnowledgeBase
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
-from redi.tasks.assemble import sampler_from
-from redi.tasks.fit_corrections import policy_file, recipe_from
-from redi.tasks.hooks import Table
-from redi.tasks.reference import ReferenceRuns
-from redi.tasks.rivals import Rival, rival
+from redi.verbs.assemble import sampler_from
+from redi.verbs.fit_corrections import policy_file, recipe_from
+from redi.verbs.hooks import Table
+from redi.verbs.reference import ReferenceRuns
+from redi.verbs.rivals import Rival, rival
 
 #: the method whose queries get as many calls as they need
 ADAPTIVE = "corrected@adaptive"

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from redi.config import Config
-from redi.data.stream import to_pixels
+from redi.data.pixels import to_pixels
 from redi.errors import UsageError
 from redi.inference import run_plain, step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.report.sheets import SheetRow, sheet
 from redi.retrieval.opening import open_search
-from redi.tasks.assemble import model_from, noise_from, sampler_from
+from redi.verbs.assemble import model_from, noise_from, sampler_from
 
 _SHOWN = 6
 

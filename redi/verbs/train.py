@@ -14,16 +14,16 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from redi.config import TrainConfig
-from redi.data.atlas import ASSETS
+from redi.embedded.atlas import ASSETS
+from redi.embedded.autoencoder import TrainAutoencoder, finish
+from redi.embedded.diffusion import TrainDiffusion
+from redi.embedded.evaluator import TrainEvaluator
+from redi.embedded.evaluator import finish as finish_evaluator
+from redi.embedded.tokenizer import save_tokenizer
+from redi.embedded.training import StageConfig, TrainingStage
 from redi.errors import UsageError
 from redi.files import read_json, write_json
-from redi.tasks.engine import progress_bar, trainer_from
-from redi.tasks.train_autoencoder import TrainAutoencoder, finish
-from redi.tasks.train_diffusion import TrainDiffusion
-from redi.tasks.train_evaluator import TrainEvaluator
-from redi.tasks.train_evaluator import finish as finish_evaluator
-from redi.tasks.train_tokenizer import save_tokenizer
-from redi.tasks.training import StageConfig, TrainingStage
+from redi.verbs.engine import progress_bar, trainer_from
 
 STAGES = ("autoencoder", "diffusion", "evaluator", "export")
 

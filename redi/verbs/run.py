@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from redi.config import Config
-from redi.data.stream import to_pixels
+from redi.data.pixels import to_pixels
 from redi.errors import UsageError
 from redi.files import read_json, write_durably, write_json
 from redi.inference import JUMPS, Setting
@@ -26,17 +26,17 @@ from redi.report.pareto import pareto_plot
 from redi.report.results import load_results
 from redi.report.sheets import SheetRow, sheet
 from redi.report.table import markdown_table, print_table
-from redi.tasks.assemble import (
+from redi.verbs.assemble import (
     EMBEDDED_EVALUATOR,
     check,
     model_from,
     queries_from,
 )
-from redi.tasks.build_kb import build
-from redi.tasks.engine import progress_bar, trainer_from
-from redi.tasks.evaluate import METHODS, Evaluate, query_loader
-from redi.tasks.fit_corrections import fit_all, recipe_from
-from redi.tasks.hooks import (
+from redi.verbs.build_kb import build
+from redi.verbs.engine import progress_bar, trainer_from
+from redi.verbs.evaluate import METHODS, Evaluate, query_loader
+from redi.verbs.fit_corrections import fit_all, recipe_from
+from redi.verbs.hooks import (
     CostHook,
     DistributionHook,
     DiversityHook,
@@ -45,8 +45,8 @@ from redi.tasks.hooks import (
     PromptHook,
     StylizationHook,
 )
-from redi.tasks.pretrained import PRETRAINED, pretrained_hooks
-from redi.tasks.provenance import config_hash, git_revision, machine, versions
+from redi.verbs.pretrained import PRETRAINED, pretrained_hooks
+from redi.verbs.provenance import config_hash, git_revision, machine, versions
 
 #: what a query's noise is to the KB, by policy
 NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}

@@ -31,8 +31,8 @@ from redi.errors import UsageError
 from redi.inference import step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel
-from redi.tasks.assemble import noise_from, sampler_from
-from redi.tasks.rivals import rival
+from redi.verbs.assemble import noise_from, sampler_from
+from redi.verbs.rivals import rival
 
 
 def recipe_from(config: Config) -> Recipe:

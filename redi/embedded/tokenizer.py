@@ -9,8 +9,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from redi.data.atlas import nouns
-from redi.data.scenes import SPLITS, prompts
+from redi.embedded.atlas import nouns
+from redi.embedded.scenes import SPLITS, prompts
 
 MAX_TOKENS = 24
 

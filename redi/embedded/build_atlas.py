@@ -4,7 +4,7 @@ The packages come from the npm registry::
 
     npm pack emoji-datasource-google emoji-datasource-twitter @lobehub/fluent-emoji-3d
     # unpack each into its own folder, then
-    python -m redi.data.build_atlas --google DIR --twitter DIR --fluent DIR
+    python -m redi.embedded.build_atlas --google DIR --twitter DIR --fluent DIR
 
 The result is `redi/assets/atlas.webp` (lossless RGBA, one row per concept, one column per drawing
 style, cells of 64x64) and `redi/assets/concepts.json`, the ordered list of concepts.
@@ -18,10 +18,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from redi.data.atlas import ASSETS, CELL, STYLES
+from redi.embedded.atlas import ASSETS, CELL, STYLES
 
-# short name in the emoji data -> noun used in captions. The first 32 are the objects in use (see
-# `redi.data.scenes.OBJECTS`), chosen for silhouettes and colours that differ; the rest is reserve.
+# short name in the emoji data -> noun used in captions. The first 32 are the objects in use
+# (`redi.embedded.scenes.OBJECTS`), chosen for silhouettes and colours that differ; the rest is
+# reserve.
 CONCEPTS = {
     "apple": "apple", "banana": "banana", "strawberry": "strawberry", "carrot": "carrot",
     "mushroom": "mushroom", "hamburger": "burger", "doughnut": "donut", "corn": "corn cob",

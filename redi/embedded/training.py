@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from redi.data.stream import SceneBatch, SceneStream, loader, to_pixels
+from redi.data.pixels import to_pixels
+from redi.embedded.stream import SceneBatch, SceneStream, loader
 
 
 @dataclass

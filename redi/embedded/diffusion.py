@@ -17,10 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from redi.data.scenes import prompts
-from redi.data.stream import SceneBatch
-from redi.tasks.train_tokenizer import MAX_TOKENS
-from redi.tasks.training import StageConfig, TrainingStage, grid
+from redi.embedded.scenes import prompts
+from redi.embedded.stream import SceneBatch
+from redi.embedded.tokenizer import MAX_TOKENS
+from redi.embedded.training import StageConfig, TrainingStage, grid
 
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.995

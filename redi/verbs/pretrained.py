@@ -11,15 +11,15 @@ from PIL import Image
 
 from redi.config import Config
 from redi.data.coco import validation_pictures
-from redi.data.scenes import sample
-from redi.data.stream import to_pixels
+from redi.data.pixels import to_pixels
+from redi.embedded.scenes import sample
 from redi.errors import UsageError
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
 from redi.metrics.images import Extractor, clean_features, cmmd
 from redi.metrics.intervals import bootstrap_mean
 from redi.metrics.openai_clip import ClipScorer
 from redi.metrics.weights import inception, locate, lpips
-from redi.tasks.hooks import BatchResult, Columns, MetricHook, Table, spread
+from redi.verbs.hooks import BatchResult, Columns, MetricHook, Table, spread
 
 PRETRAINED = ("inception", "clip", "lpips")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from redi.config import Config
-from redi.data.stream import Numbers
+from redi.data.numbers import Numbers
 from redi.errors import UsageError
 from redi.files import free_bytes, locked
 from redi.inference import Setting, step_group
@@ -28,15 +28,15 @@ from redi.knowledge_base import (
 )
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
-from redi.tasks.assemble import (
+from redi.verbs.assemble import (
     manifest_from,
     model_from,
     noise_from,
     prompts_from,
     sampler_from,
 )
-from redi.tasks.engine import progress_bar, trainer_from
-from redi.tasks.provenance import versions
+from redi.verbs.engine import progress_bar, trainer_from
+from redi.verbs.provenance import versions
 
 
 def record_trajectories(

@@ -21,9 +21,9 @@ from redi.knowledge_base import (
     verify,
 )
 from redi.retrieval.opening import open_search
-from redi.tasks.assemble import check, manifest_from, model_from, sampler_from
-from redi.tasks.build_kb import kb_root, make
-from redi.tasks.kb_search import search_prompt
+from redi.verbs.assemble import check, manifest_from, model_from, sampler_from
+from redi.verbs.build_kb import kb_root, make
+from redi.verbs.kb_search import search_prompt
 
 
 def kb_action(action: str, config: Config, console: Console, prompt: str = "") -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from redi.config import Config
 from redi.data.noise import NoisePolicy
-from redi.data.stream import Numbers
+from redi.data.numbers import Numbers
 from redi.errors import UsageError
 from redi.inference import (
     JUMPS,
@@ -32,11 +32,11 @@ from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import open_search
 from redi.samplers import Sampler, SamplerOptions
-from redi.tasks.assemble import Prompts, model_from, noise_from, sampler_from
-from redi.tasks.corrected import CorrectedMethods
-from redi.tasks.hooks import BatchResult, MetricHook, Table
-from redi.tasks.reference import ReferenceRuns
-from redi.tasks.rivals import Rival, rival
+from redi.verbs.assemble import Prompts, model_from, noise_from, sampler_from
+from redi.verbs.corrected import CorrectedMethods
+from redi.verbs.hooks import BatchResult, MetricHook, Table
+from redi.verbs.reference import ReferenceRuns
+from redi.verbs.rivals import Rival, rival
 
 #: what puts the methods in proportion, and is none itself
 REFERENCES = {

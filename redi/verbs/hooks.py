@@ -15,8 +15,8 @@ import torch
 from lightning import Callback
 from torch import Tensor
 
-from redi.data.scenes import Scene, sample
-from redi.data.stream import to_tensor
+from redi.data.pixels import to_tensor
+from redi.embedded.scenes import Scene, sample
 from redi.errors import UsageError
 from redi.inference import Outcome
 from redi.metrics.diversity import pairwise_distance
