@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 from redi.config import Config, CorrectionConfig, MetricsConfig
-from redi.correction.adaptive import fit_policy
-from redi.correction.kernel import Choice, fit_kernel
-from redi.correction.nearest import fit_nearest
-from redi.correction.store import load_policy, save_policy
 from redi.errors import UsageError
+from redi.methods.corrected.adaptive import fit_policy
+from redi.methods.corrected.kernel import Choice, fit_kernel
+from redi.methods.corrected.nearest import fit_nearest
+from redi.methods.corrected.store import load_policy, save_policy
 from redi.retrieval.weights import kernel
 from redi.verbs.fit_corrections import recipe_from
 from redi.verbs.run import main_job

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from redi.correction import Correction, Plan, Recipe, fit_correction, plan, run_corrected
-from redi.correction.base import BASES
-from redi.correction.kernel import Choice, affinity, fit_kernel
-from redi.correction.levels import best_plan
-from redi.correction.local import fit_local
-from redi.correction.plan import coarse_steps
-from redi.correction.predict import predict_all
-from redi.correction.store import correction_path, load_correction, save_correction
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import run_plain
+from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan, run_corrected
+from redi.methods.corrected.base import BASES
+from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
+from redi.methods.corrected.levels import best_plan
+from redi.methods.corrected.local import fit_local
+from redi.methods.corrected.plan import coarse_steps
+from redi.methods.corrected.predict import predict_all
+from redi.methods.corrected.store import correction_path, load_correction, save_correction
 from redi.metrics.paired import latent_error
 from redi.models.mixture import MixtureModel
 from redi.samplers import Sampler, build_sampler

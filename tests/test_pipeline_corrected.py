@@ -10,10 +10,10 @@ import torch
 from tiny_pipelines import ARGUMENTS, build
 
 import redi
-from redi.correction import run_corrected
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.methods.corrected import run_corrected
 from redi.models.text_to_image import TextToImageModel
 from redi.pipeline.corrected import fitted
 from redi.samplers import build_scheduler

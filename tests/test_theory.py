@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from redi.correction import Recipe
-from redi.correction.base import BASES
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
+from redi.methods.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
+from redi.methods.corrected import Recipe
+from redi.methods.corrected.base import BASES
 from redi.models.mixture import SCHEDULE, MixtureModel
 from redi.samplers import build_sampler
 from redi.theory.blocks import certificate_block, known_eta
@@ -27,7 +28,6 @@ from redi.theory.certificate import (
     step_map_certificate,
 )
 from redi.theory.config import TheoryConfig
-from redi.theory.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
 from redi.theory.corrected import base_coefficients, corrected_bound
 from redi.theory.corrected_block import corrected_block
 from redi.theory.correlation import correlation

@@ -15,9 +15,9 @@ import torch
 from local import FITTED, TESTED, Run, embedded, exact_run, headings
 from torch import Tensor
 
-from redi.correction.features import FEATURES, fit_features
-from redi.correction.kernel import Choice, fit_kernel
-from redi.correction.local import fit_local
+from redi.methods.corrected.features import FEATURES, fit_features
+from redi.methods.corrected.kernel import Choice, fit_kernel
+from redi.methods.corrected.local import fit_local
 from redi.report.table import Grid, markdown_grid
 
 CHOICES = [Choice("gaussian", w, r) for w in (1.0, 2.0, 4.0) for r in (1e-4, 1e-3, 1e-2, 1e-1)]

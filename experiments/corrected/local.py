@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redi.correction import Plan, plan
-from redi.correction.base import BASES, Visit, visit
-from redi.correction.features import FEATURES, fit_features
-from redi.correction.kernel import Choice, fit_kernel
-from redi.correction.local import fit_local
-from redi.correction.predict import predict_all
 from redi.data.noise import NoisePolicy
 from redi.embedded.scenes import prompts
 from redi.inference import run_plain
+from redi.methods.corrected import Plan, plan
+from redi.methods.corrected.base import BASES, Visit, visit
+from redi.methods.corrected.features import FEATURES, fit_features
+from redi.methods.corrected.kernel import Choice, fit_kernel
+from redi.methods.corrected.local import fit_local
+from redi.methods.corrected.predict import predict_all
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.table import Grid, markdown_grid
 from redi.samplers import build_sampler

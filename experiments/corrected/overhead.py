@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from redi.correction.base import Visit
-from redi.correction.corrector import StepCorrection
-from redi.correction.features import FEATURES, Features
-from redi.correction.kernel import Choice, KernelRidge
-from redi.correction.local import PatchRidge
 from redi.embedded.scenes import prompts
+from redi.methods.corrected.base import Visit
+from redi.methods.corrected.corrector import StepCorrection
+from redi.methods.corrected.features import FEATURES, Features
+from redi.methods.corrected.kernel import Choice, KernelRidge
+from redi.methods.corrected.local import PatchRidge
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.table import Cell, Grid, markdown_grid
 from redi.verbs.assemble import EMBEDDED_MODEL

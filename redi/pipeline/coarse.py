@@ -8,10 +8,10 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
-from redi.correction import Correction
-from redi.correction.base import Visit
-from redi.correction.plan import Plan
 from redi.errors import UsageError
+from redi.methods.corrected import Correction
+from redi.methods.corrected.base import Visit
+from redi.methods.corrected.plan import Plan
 from redi.models.meter import now
 from redi.pipeline.identity import require_same, schedule_identity, stored_shape
 from redi.pipeline.proxy import SchedulerProxy

@@ -12,13 +12,13 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from redi.correction import Correction, Plan, Recipe, fit_correction, plan
-from redi.correction.predict import Prediction
-from redi.correction.store import correction_path, load_correction, save_correction
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import step_group
 from redi.knowledge_base import KnowledgeBase
+from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
+from redi.methods.corrected.predict import Prediction
+from redi.methods.corrected.store import correction_path, load_correction, save_correction
 from redi.pipeline.coarse import SUPPORTED, Probe, ProbeProxy
 from redi.pipeline.identity import model_identity, require_same, schedule_identity
 from redi.pipeline.recording import LEVELS, query

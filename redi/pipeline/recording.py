@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redi.correction.plan import check_calls, check_reference, coarse_steps
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import step_group
 from redi.knowledge_base import Column, Entry, KnowledgeBase, Manifest, Writer
+from redi.methods.corrected.plan import check_calls, check_reference, coarse_steps
 from redi.pipeline.identity import model_identity, schedule_identity, stored_shape
 from redi.pipeline.session import attach, detach
 from redi.samplers import Sampler, SamplerState

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from redi.methods.conformal import evaluate_skip, scale_scores
 from redi.theory.bounds import FORMS, PlugIn, certified_error
 from redi.theory.certificate import (
     TOLERANCE,
@@ -19,7 +20,6 @@ from redi.theory.certificate import (
     step_map_certificate,
 )
 from redi.theory.config import TheoryConfig
-from redi.theory.conformal import evaluate_skip, scale_scores
 from redi.theory.correlation import correlation
 from redi.theory.jump import JumpRecord
 from redi.theory.observe import Observation

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redi.correction import Correction
-from redi.correction.base import BASES, Visit
-from redi.correction.corrector import StepCorrection, base_step
+from redi.methods.corrected import Correction
+from redi.methods.corrected.base import BASES, Visit
+from redi.methods.corrected.corrector import StepCorrection, base_step
 from redi.theory.fleet import norms
 
 #: what each feature block is made of: multiples of (E_j, noise gap) at a level `back` steps ago

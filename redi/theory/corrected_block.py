@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redi.correction import Correction, Plan, Recipe, fit_correction, plan
-from redi.correction.predict import Prediction
 from redi.data.noise import NoisePolicy
+from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
+from redi.methods.corrected.predict import Prediction
 from redi.models.base import DiffusionModel
 from redi.samplers import Predict, Sampler, build_sampler
 from redi.theory.certificate import TOLERANCE

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from redi.config import Config, DataConfig, ModelConfig
-from redi.correction.plan import check_calls, check_reference, coarse_steps
 from redi.data.coco import captions
 from redi.data.noise import NoisePolicy
 from redi.embedded.atlas import ASSETS, STYLES
@@ -20,6 +19,7 @@ from redi.errors import UsageError
 from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
+from redi.methods.corrected.plan import check_calls, check_reference, coarse_steps
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline

@@ -9,21 +9,21 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from redi.config import Config
-from redi.correction import (
+from redi.inference import Outcome
+from redi.knowledge_base import KnowledgeBase
+from redi.methods.corrected import (
     Correction,
     plan,
     run_corrected,
     uncorrected,
 )
-from redi.correction.adaptive import BudgetPolicy
-from redi.correction.run import run_adaptive
-from redi.correction.store import (
+from redi.methods.corrected.adaptive import BudgetPolicy
+from redi.methods.corrected.run import run_adaptive
+from redi.methods.corrected.store import (
     correction_path,
     load_correction,
     load_policy,
 )
-from redi.inference import Outcome
-from redi.knowledge_base import KnowledgeBase
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler

@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from redi.config import Config
-from redi.correction import (
+from redi.errors import UsageError
+from redi.inference import step_group
+from redi.knowledge_base import KnowledgeBase
+from redi.methods.corrected import (
     Correction,
     Recipe,
     fit_correction,
     plan,
 )
-from redi.correction.adaptive import fit_policy
-from redi.correction.levels import best_plan
-from redi.correction.plan import Plan, check_calls
-from redi.correction.predict import predict_all
-from redi.correction.run import first_look
-from redi.correction.store import (
+from redi.methods.corrected.adaptive import fit_policy
+from redi.methods.corrected.levels import best_plan
+from redi.methods.corrected.plan import Plan, check_calls
+from redi.methods.corrected.predict import predict_all
+from redi.methods.corrected.run import first_look
+from redi.methods.corrected.store import (
     correction_path,
     load_correction,
     policy_path,
     save_correction,
     save_policy,
 )
-from redi.errors import UsageError
-from redi.inference import step_group
-from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel
 from redi.verbs.assemble import noise_from, sampler_from
 from redi.verbs.rivals import rival

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redi.correction.base import BASES
-from redi.correction.plan import check_levels
 from redi.errors import UsageError
+from redi.methods.corrected.base import BASES
+from redi.methods.corrected.plan import check_levels
 from redi.samplers import SAMPLERS, Sampler, SamplerOptions, build_sampler, check_options
 from redi.samplers.catalogue import SPACINGS
 

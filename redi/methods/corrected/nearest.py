@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from redi.correction.kernel import Choice, affinity, median_distance
+from redi.methods.corrected.kernel import Choice, affinity, median_distance
 
 _CHUNK = 64  # rows whose neighbours' targets are in memory at once
 

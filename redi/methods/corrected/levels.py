@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from redi.correction.corrector import Correction
-from redi.correction.plan import Plan
+from redi.methods.corrected.corrector import Correction
+from redi.methods.corrected.plan import Plan
 
 
 def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Correction]) -> Plan:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from redi.correction.base import BASES, Visit
-from redi.correction.features import Features
-from redi.correction.kernel import KernelRidge
-from redi.correction.local import PatchRidge
-from redi.correction.nearest import NearestRidge
-from redi.correction.plan import Plan
 from redi.errors import UsageError
+from redi.methods.corrected.base import BASES, Visit
+from redi.methods.corrected.features import Features
+from redi.methods.corrected.kernel import KernelRidge
+from redi.methods.corrected.local import PatchRidge
+from redi.methods.corrected.nearest import NearestRidge
+from redi.methods.corrected.plan import Plan
 
 _ROWS = 16  # queries that a correction is computed for at a time
 #: what may correct a step: nothing, the patch map, the kernel regression, or one on the other

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from redi.correction.predict import Prediction
+from redi.methods.corrected.predict import Prediction
 from redi.samplers.pndm import ADAMS_BASHFORTH
 
 

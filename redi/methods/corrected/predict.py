@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redi.correction.plan import Plan
+from redi.methods.corrected.plan import Plan
 from redi.models.base import Conditioning, DiffusionModel
 
 

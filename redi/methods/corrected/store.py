@@ -13,16 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redi.correction.adaptive import BudgetPolicy
-from redi.correction.corrector import Correction, Kernels, StepCorrection
-from redi.correction.features import Features
-from redi.correction.fit import Recipe
-from redi.correction.kernel import Choice, KernelRidge
-from redi.correction.local import PatchRidge
-from redi.correction.nearest import NearestRidge
-from redi.correction.plan import Plan
 from redi.errors import UsageError
 from redi.files import write_durably
+from redi.methods.corrected.adaptive import BudgetPolicy
+from redi.methods.corrected.corrector import Correction, Kernels, StepCorrection
+from redi.methods.corrected.features import Features
+from redi.methods.corrected.fit import Recipe
+from redi.methods.corrected.kernel import Choice, KernelRidge
+from redi.methods.corrected.local import PatchRidge
+from redi.methods.corrected.nearest import NearestRidge
+from redi.methods.corrected.plan import Plan
 from redi.samplers import Sampler
 
 _FORMAT = "redi correction 2"

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from redi.correction.adaptive import BudgetPolicy
-from redi.correction.base import Visit, visit
-from redi.correction.corrector import Correction
-from redi.correction.plan import Plan
-from redi.correction.predict import Prediction, Predictor
 from redi.inference import Outcome, Stopwatch, run_plain
+from redi.methods.corrected.adaptive import BudgetPolicy
+from redi.methods.corrected.base import Visit, visit
+from redi.methods.corrected.corrector import Correction
+from redi.methods.corrected.plan import Plan
+from redi.methods.corrected.predict import Prediction, Predictor
 from redi.models.base import Conditioning, DiffusionModel
 from redi.models.meter import now
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redi.correction.base import Visit
 from redi.errors import UsageError
+from redi.methods.corrected.base import Visit
 
 
 def _previous(back: int) -> Callable[[Sequence[Visit]], Tensor | None]:

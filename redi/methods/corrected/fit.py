@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from redi.correction.base import BASES, Visit, visit
-from redi.correction.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
-from redi.correction.features import FEATURES, fit_features
-from redi.correction.kernel import KERNELS, Choice, KernelFit, KernelRidge
-from redi.correction.local import PatchRidge, fit_local
-from redi.correction.nearest import NearestRidge, fit_nearest
-from redi.correction.plan import Plan, check_levels
-from redi.correction.predict import Prediction
 from redi.errors import UsageError
+from redi.methods.corrected.base import BASES, Visit, visit
+from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
+from redi.methods.corrected.features import FEATURES, fit_features
+from redi.methods.corrected.kernel import KERNELS, Choice, KernelFit, KernelRidge
+from redi.methods.corrected.local import PatchRidge, fit_local
+from redi.methods.corrected.nearest import NearestRidge, fit_nearest
+from redi.methods.corrected.plan import Plan, check_levels
+from redi.methods.corrected.predict import Prediction
 
 STATES = ("visited", "exact")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from redi.correction.kernel import Choice, KernelRidge, fit_kernel
-from redi.theory.conformal import breaking_points, calibrate, choose
+from redi.methods.conformal import breaking_points, calibrate, choose
+from redi.methods.corrected.kernel import Choice, KernelRidge, fit_kernel
 
 _CHOICES = [Choice("gaussian", w, r) for w in (0.5, 1.0, 2.0) for r in (1e-2, 1e-1, 1.0)]
 

@@ -1,0 +1,1 @@
+"""Methods: ways to spend network calls."""
