@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base import KnowledgeBase, step_group
 from redi.models.base import Conditioning, DiffusionModel
 from redi.models.meter import now
 from redi.retrieval import (
@@ -35,11 +35,6 @@ JUMPS = {
     "both": "nearest trajectories by latents and prompt embedding together",
     "neighbour": "the nearest trajectory's finished picture",
 }
-
-
-def step_group(step: int) -> str:
-    """Name of the knowledge-base group that holds the states after `step` updates."""
-    return f"step_{step:04d}"
 
 
 @dataclass(frozen=True)

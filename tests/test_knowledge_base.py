@@ -91,6 +91,34 @@ def test_gather_equals_indexing_and_a_prefix_is_a_prefix(
     assert kb.prompts == whole.prompts[:count]
 
 
+def test_states_are_read_by_step_and_row(tmp_path: Path) -> None:
+    identity = {"key_step": 2, "noise_policy": "bank"}
+    history = Column("step_0005", "history", (1, 2, 3))
+    columns = (*COLUMNS, history, Column("prompt", "embedding", (5,)))
+    written = {(c.group, c.name): np.random.default_rng(i).normal(size=(4, *c.shape)).astype("f4")
+               for i, c in enumerate(columns)}  # fmt: skip
+    Writer(tmp_path, Manifest(identity, columns, 4), {}).write(0, written, entries(0))
+    kb, rows = KnowledgeBase(tmp_path, 3), torch.tensor([[2, 0], [1, 1]])
+    assert (kb.key_step, kb.stored_steps, kb.latent_shape) == (2, (2, 5), (2, 3))
+    assert (
+        kb.partitions.tolist() == [0, 1, 2]
+        and not KnowledgeBase(fill(tmp_path / "a"), 3).partitions.any()
+    )
+    for read, key in (
+        (lambda *r: kb.latents(5, *r), ("step_0005", "latents")),
+        (lambda *r: kb.prediction(2, *r), ("step_0002", "prediction")),
+        (lambda *r: kb.history(5, *r), ("step_0005", "history")),
+        (kb.embeddings, ("prompt", "embedding")),
+    ):
+        assert np.array_equal(read().numpy(), written[key][:3])
+        assert np.array_equal(read(rows).numpy(), written[key][rows.numpy()])
+    assert kb.stores(5, "history") and not kb.stores(2, "history")
+    with pytest.raises(UsageError, match=r"no latents after step 3 \(stored: 2, 5\)"):
+        kb.latents(3)
+    with pytest.raises(UsageError, match=r"no history after step 2 \(stored: 5\)"):
+        kb.history(2, rows)
+
+
 def test_files_are_safetensors(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     (path,) = (tmp_path / "step_0002").iterdir()

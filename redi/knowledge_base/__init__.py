@@ -4,6 +4,7 @@ from redi.knowledge_base.journal import Journal, all_shards, stated_error
 from redi.knowledge_base.manifest import Column, Manifest
 from redi.knowledge_base.merge import copy_kb, merge
 from redi.knowledge_base.reader import KnowledgeBase, complete_count
+from redi.knowledge_base.steps import step_group
 from redi.knowledge_base.subset import Choice, subset
 from redi.knowledge_base.verify import leftovers, verify
 from redi.knowledge_base.writer import Entry, Writer, predicted_bytes
@@ -23,6 +24,7 @@ __all__ = [
     "merge",
     "predicted_bytes",
     "stated_error",
+    "step_group",
     "subset",
     "verify",
 ]

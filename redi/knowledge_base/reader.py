@@ -16,6 +16,7 @@ from redi.knowledge_base.arrays import ArrayFiles
 from redi.knowledge_base.journal import all_shards, journal_path, prefix
 from redi.knowledge_base.manifest import Column, Manifest
 from redi.knowledge_base.precision import SCALE, decode
+from redi.knowledge_base.steps import step_group, step_of
 from redi.knowledge_base.verify import check_files
 from redi.knowledge_base.writer import Entry
 
@@ -80,6 +81,64 @@ class KnowledgeBase:
     def disk_bytes(self) -> int:
         """Bytes on disk of the shards in use."""
         return sum(journal.bytes for journal in self.journals)
+
+    @cached_property
+    def partitions(self) -> np.ndarray:
+        """Noise partition of each trajectory, int64 (count,); 0 unless the KB has a noise bank."""
+        if self.manifest.identity.get("noise_policy") == "bank":
+            return self.noise_ids
+        return np.zeros(self.count, np.int64)
+
+    @property
+    def key_step(self) -> int | None:
+        """The step that queries are compared at; None: recorded without one."""
+        return self.manifest.identity.get("key_step")
+
+    @cached_property
+    def stored_steps(self) -> tuple[int, ...]:
+        """Steps whose latents are stored, ascending."""
+        steps = (step_of(c.group) for c in self.manifest.columns if c.name == "latents")
+        return tuple(sorted(step for step in steps if step is not None))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one trajectory's latents: (C, H, W), or (1, S, C) for tokens."""
+        return next(c.shape for c in self.manifest.columns if c.name == "latents")
+
+    def stores(self, step: int, name: str) -> bool:
+        """Whether `name` ("latents", "prediction" or "history") is stored after `step` updates."""
+        return (step_group(step), name) in self._columns
+
+    def latents(self, step: int, rows: Tensor | None = None) -> Tensor:
+        """Latents after `step` updates: float32 (*rows.shape, C, H, W).
+
+        `rows` are trajectory numbers of any shape; None: all, (count, C, H, W).
+        """
+        return self._state(step, "latents", rows)
+
+    def prediction(self, step: int, rows: Tensor | None = None) -> Tensor:
+        """The last noise prediction before the state after `step` updates; shaped as `latents`."""
+        return self._state(step, "prediction", rows)
+
+    def history(self, step: int, rows: Tensor | None = None) -> Tensor:
+        """What the sampler carries after `step` updates: float32 (*rows.shape, n, C, H, W)."""
+        return self._state(step, "history", rows)
+
+    def embeddings(self, rows: Tensor | None = None) -> Tensor:
+        """Prompt embeddings: float32 (*rows.shape, E)."""
+        if rows is None:
+            return self.column("prompt", "embedding")
+        return self.gather("prompt", "embedding", rows)
+
+    def _state(self, step: int, name: str, rows: Tensor | None) -> Tensor:
+        if not self.stores(step, name):
+            known = [s for s in self.stored_steps if self.stores(s, name)]
+            raise UsageError(
+                f"the KB {str(self.root)!r} stores no {name} after step {step} (stored: "
+                f"{', '.join(map(str, known)) or 'none'}): use one of these or build it again"
+            )
+        group = step_group(step)
+        return self.column(group, name) if rows is None else self.gather(group, name, rows)
 
     def has(self, group: str, name: str) -> bool:
         return (group, name) in self._columns

@@ -10,7 +10,6 @@ from rich.table import Table
 from redi.config import Config
 from redi.errors import UsageError
 from redi.files import free_bytes
-from redi.inference import step_group
 from redi.knowledge_base import (
     Journal,
     KnowledgeBase,
@@ -18,6 +17,7 @@ from redi.knowledge_base import (
     all_shards,
     leftovers,
     stated_error,
+    step_group,
     verify,
 )
 from redi.retrieval.opening import open_search
