@@ -79,15 +79,17 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> None:
-    print(f"redi: {sentence}", file=sys.stderr)
+    from redi.text import shown
+
+    print(f"redi: {shown(sentence)}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from redi.text import Terminal
 
-    console = Console()
-    return console if console.is_terminal else Console(width=150)  # logs keep whole tables
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=150)  # logs keep whole tables
 
 
 def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -> None:
