@@ -12,7 +12,7 @@ from torch import Tensor
 from redi.errors import UsageError
 from redi.models.mixture import SCHEDULE, MixtureModel
 from redi.samplers import SAMPLERS, Sampler, SamplerState, build_sampler
-from redi.theory import extrapolation
+from redi.samplers.coefficients import METHODS, dpm_solver, exponential, unipc_corrector
 from redi.theory.blocks import certificate_block
 from redi.theory.certificate import TOLERANCE, check
 from redi.theory.config import TheoryConfig
@@ -32,7 +32,7 @@ def sampler_of(name: str, steps: int, options: dict[str, Any]) -> Sampler:
     kind = SAMPLERS[name]
     spacing = "trailing" if "timestep_spacing" in kind.options else None
     sampler = build_sampler(name, FLOW if kind.flow else SCHEDULE, steps, spacing, **options)
-    if name in ("deis", "dpm_solver", "dpm_solver_pp", "euler", "flow_euler"):
+    if name in ("deis", "dpm_solver", "dpm_solver_pp", "euler", "flow_euler", "unipc"):
         sampler.scheduler.sigmas = sampler.scheduler.sigmas.double()
     return sampler
 
@@ -80,17 +80,36 @@ def test_extrapolations_are_exact_for_polynomials() -> None:
     """DEIS integrates a parabola in log rho exactly, DPM-Solver (order 3) a line."""
     z, places = -0.3, [0.0, 0.25, 0.6]
     u = torch.linspace(0, z, 20001, dtype=torch.float64)
-    weights = extrapolation.deis(z, places)
+    weights = exponential(z, places)
     for degree in range(3):
         exact = float(torch.trapezoid(u**degree * u.exp(), u)) / math.expm1(z)
         found = sum(w * s**degree for w, s in zip(weights, places, strict=True))
         assert found == pytest.approx(exact, abs=1e-8)
         if degree < 2:
-            steps = [0.25 / -z, 0.35 / -z]
-            line = extrapolation.dpm_solver(-z, steps)
+            line = dpm_solver([1, math.exp(0.25), math.exp(0.6)], math.exp(z), 1)
             assert sum(w * s**degree for w, s in zip(line, places, strict=True)) == pytest.approx(
                 exact, abs=1e-8
             )
+
+
+@pytest.mark.parametrize("steps", [8, 20])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc_predicts_and_corrects_as_the_scheduler_does(order: int, steps: int) -> None:
+    sampler = sampler_of("unipc", steps, {"order": order})
+    alpha, rho = sampler.levels.alpha.tolist(), sampler.levels.rho.tolist()
+    y = corrected = start() / alpha[0]  # the state that the network sees, and the corrected one
+    clean: list[Tensor] = []  # newest first
+    for record in sampler.run(sampler.initial(start()), curved):
+        i = record.state.step - 1
+        clean.insert(0, y - rho[i] * curved(alpha[i] * y, sampler.call_timesteps[i][0]))
+        if i:
+            used = rho[i - min(order, i) : i + 1][::-1]
+            corrected = unipc_corrector(used).apply(corrected, clean)
+        count = min(order, i + 1, steps - i)
+        predictor = METHODS["unipc"](rho[i - count + 1 : i + 1][::-1], rho[i + 1])
+        y = predictor.apply(corrected, clean)
+        got = record.state.latents.double() / alpha[i + 1]
+        assert float((got - y).norm() / got.norm()) < 2e-6
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

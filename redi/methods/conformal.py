@@ -1,4 +1,4 @@
-"""Adaptive skip with a calibrated guarantee (theory.md section 5).
+"""Adaptive skip with a calibrated guarantee (redi/theory/PROOF.md, section 8).
 
 A score `s(q, v)`, known at the key step, orders the candidates; the policy with threshold `theta`
 walks through the value steps and stops before the first one whose score reaches `theta`. For a

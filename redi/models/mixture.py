@@ -1,6 +1,6 @@
 """A Gaussian mixture in latent space: a text-to-image model whose noise prediction is exact.
 
-`p_0 = sum_m pi_m N(mu_m, s^2 I)` (theory.md section 4). Under the variance-preserving schedule its
+`p_0 = sum_m pi_m N(mu_m, s^2 I)` (redi/theory/PROOF.md, section 5). Under the variance-preserving schedule its
 marginals stay mixtures, so the noise prediction, its Lipschitz constant and, for one component, the
 whole trajectory are known in closed form. It stands in for a network wherever a number must be
 checked against the truth.
@@ -145,7 +145,7 @@ class MixtureModel:
         The Jacobian of `eps` is `sigma/v (I - alpha^2 Cov_r(mu) / v)`, and by Popoviciu's
         inequality the covariance of the means is at most `R^2`, `R` half their diameter, in every
         direction; so `eta = sigma/v max(1, alpha^2 R^2 / v - 1)`. Guidance adds the constants:
-        `|1 - w| eta_all + w eta_prompt` (theory.md section 4).
+        `|1 - w| eta_all + w eta_prompt` (PROOF.md, proposition 6).
         """
         alpha, sigma = self.alpha[timestep], self.sigma[timestep]
         variance = (alpha * self.deviation) ** 2 + sigma**2
@@ -163,7 +163,7 @@ class MixtureModel:
     ) -> Tensor:
         """Exact flow of one unguided component from level `start` to `stop` (alpha, sigma) pairs.
 
-        `x' = alpha' mu + sqrt(v' / v) (x - alpha mu)` (theory.md section 4), latents (B, C, H, W).
+        `x' = alpha' mu + sqrt(v' / v) (x - alpha mu)` (PROOF.md, proposition 7), latents (B, C, H, W).
         """
         if name not in tuple(self.names):
             raise UsageError(f"component={name!r} is unknown: use one of {', '.join(self.names)}")

@@ -16,14 +16,6 @@ from redi.samplers.state import Levels, SamplerState
 _RUNGE_KUTTA = 3  # updates of the Runge-Kutta warm-up, four calls each
 _LEFT_WARM_UP = 2  # a call counter that is past the trapezoid's
 
-#: Adams-Bashforth weights by the number of predictions, newest first (PNDM after its warm-up).
-ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
-
 
 class PNDM(Sampler):
     """PNDM without Runge-Kutta warm-up (PLMS), as Stable Diffusion uses it.

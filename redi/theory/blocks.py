@@ -35,7 +35,7 @@ class KnownLipschitz(Protocol):
 
 
 def certificate_block(seen: Observation, perturbation: float) -> dict[str, Any]:
-    """Violations of the certificate, and of its controls (theory.md sections 4.1 and 4.5)."""
+    """Violations of the certificate, and of its controls (PROOF.md, section 10)."""
     pairs, verdict = seen.pairs, check(seen.pairs)
     tiny = torch.finfo(torch.float32).tiny
     caught = {
@@ -89,7 +89,7 @@ def final_error(jump: JumpRecord) -> Tensor:
 
 
 def known_constant_block(model: KnownLipschitz, seen: Observation) -> dict[str, Any]:
-    """Recursion (2) and its closed form (3) with the model's own constant (section 4.2)."""
+    """Recursion (2) and its closed form (3) with the model's own constant (section 5)."""
     pairs = seen.pairs
     eta = known_eta(model, seen)
     recursion = known_constant(pairs, eta)
@@ -118,7 +118,7 @@ def known_eta(model: KnownLipschitz, seen: Observation) -> Tensor:
 def plug_in_block(
     seen: Observation, constants: Sequence[PlugIn], held_out: Tensor
 ) -> dict[str, Any]:
-    """Coverage and tightness per value step, on queries (Q,) that made no constant (4.3, 4.4)."""
+    """Coverage and tightness per value step, on queries (Q,) that made no constant (section 7)."""
     chosen = seen.pairs.take(held_out[seen.pairs.query])
     key_step = seen.pairs.updates[0].index
     block: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def coverage(bound: Tensor, actual: Tensor) -> dict[str, float]:
 def conformal_block(
     seen: Observation, plug_in: PlugIn, calibration: Tensor, config: TheoryConfig
 ) -> dict[str, Any]:
-    """Adaptive skip per score and level over random splits of the other queries (section 5)."""
+    """Adaptive skip per score and level over random splits of the other queries (section 8)."""
     errors = torch.stack([jump.relative_error for jump in seen.jumps.values()], 1)  # (Q, V)
     savings = torch.tensor([seen.calls_saved(v) for v in seen.jumps])
     tolerance = config.tolerance

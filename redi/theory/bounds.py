@@ -2,7 +2,7 @@
 
 Certified bounds use what was measured on the very run that they bound; plug-in bounds use
 quantiles over calibration queries and are therefore available before the run is finished
-(theory.md sections 3 and 4). Each comes in two forms: `lipschitz` is recursion (2), `step_map` its
+(PROOF.md, sections 6 and 7). Each comes in two forms: `lipschitz` is recursion (2), `step_map` its
 sharper relative (PROOF.md, proposition 5).
 """
 

@@ -1,6 +1,6 @@
 """The certificate: recursion (2) along recorded pairs, and the checks that it can fail.
 
-Three statements are checked per pair and step (theory.md sections 2 and 4):
+Three statements are checked per pair and step (PROOF.md, sections 2 to 4):
 
 1. identity: the difference of the two states moves by exactly the multistep combination of the
    recorded predictions. This tests the coefficients and the bookkeeping of indices.

@@ -1,4 +1,4 @@
-"""The error recursion of retrieval-corrected sampling, checked (theory.md section 6).
+"""The error recursion of retrieval-corrected sampling, checked (PROOF.md, section 9).
 
 One corrected step maps the visited states to `Phi(visits) + r(features)`, and the reference goes
 to `Phi(exact visits) + r_i` with the true truncation error `r_i`. Hence

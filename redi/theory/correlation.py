@@ -1,4 +1,4 @@
-"""Rank and linear correlation of a predictor with the actual error (theory.md section 4.4)."""
+"""Rank and linear correlation of a predictor with the actual error."""
 
 from __future__ import annotations
 

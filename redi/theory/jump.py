@@ -1,4 +1,4 @@
-"""What a jump from the key step to a value step does to the rest of the run (theory.md section 3).
+"""What a jump from the key step to a value step does to the rest of the run (PROOF.md, section 6).
 
 After the jump both runs use the query's prompt, so there is no mismatch; what enters instead is
 the history term: a resumed multistep method combines other predictions than the full run does.

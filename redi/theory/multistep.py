@@ -1,16 +1,11 @@
-"""Samplers as linear multistep methods in normalised variables (theory.md section 1).
+"""Which samplers are linear multistep methods, and their updates with what the bounds need.
 
-With `y = x / alpha`, `rho = sigma / alpha` each update reads
+The form and its coefficients are those of `redi.samplers.coefficients` (PROOF.md, proposition 1):
 
     y_{i+1} = carry_i y_i + gain_i sum_j weights_ij p_{i-j}
 
-noise form (DDIM, Euler, flow Euler, PNDM, DPM-Solver, DEIS): `p = e`, `carry = 1`, `gain = h_i =
-rho_{i+1} - rho_i`;
-data form (DPM-Solver++): `p = d = y - rho e`, `carry = kappa_i = rho_{i+1} / rho_i`, `gain = 1 -
-kappa_i`, which is the `y / rho` form of theory.md multiplied by `rho_{i+1}`, so that it also holds
-for the last update to `rho = 0`.
-
-The others have no such form, and `WITHOUT_FORM` says why.
+noise form (DDIM, Euler, flow Euler, PNDM, DPM-Solver, DEIS) or data form (DPM-Solver++). The other
+samplers have no such form, and `WITHOUT_FORM` says why.
 """
 
 from __future__ import annotations
@@ -18,21 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from redi.errors import UsageError
 from redi.samplers import Sampler
-from redi.samplers.pndm import ADAMS_BASHFORTH
-from redi.theory import extrapolation
+from redi.samplers.coefficients import METHODS, Coefficients
 
 #: Largest relative difference of two levels that are the same (float32 tables).
 _SAME_LEVEL = 1e-5
 
 _FIRST_ORDER = ("ddim", "euler", "flow_euler")
 _DPM = ("dpm_solver", "dpm_solver_pp")
+_EXPONENTIAL = (*_DPM, "deis")
 #: Samplers whose updates are not of the form above, and why.
 WITHOUT_FORM = {
     "unipc": "its corrector starts from a second, corrected state beside the one that the network "
@@ -45,18 +39,13 @@ WITHOUT_FORM = {
 }
 
 
-@dataclass(frozen=True)
-class Update:
-    """Coefficients of the update from step `index` to `index + 1`."""
+@dataclass(frozen=True, kw_only=True)
+class Update(Coefficients):
+    """Coefficients of the update from step `index` to `index + 1`; `weights[j]` is `b_ij`."""
 
     index: int
     alpha: float
     rho: float
-    carry: float
-    gain: float
-    #: `b_ij` on the predictions of calls `index`, `index - 1`, ...
-    weights: tuple[float, ...]
-    data_form: bool = False
     #: weight of the update's own second call (only PNDM's first update, a trapezoid, has one)
     second_call: float = 0.0
 
@@ -68,18 +57,14 @@ class Update:
         self, y: Tensor, predictions: Sequence[Tensor], second: Tensor | None = None
     ) -> Tensor:
         """`y_{i+1}` from `y_i` and the predictions, newest first, all of one shape."""
-        total = sum(
-            (b * p for b, p in zip(self.weights, predictions, strict=False)), torch.zeros_like(y)
-        )
-        if second is not None:
-            total = total + self.second_call * second
-        return self.carry * y + self.gain * total
+        y = super().apply(y, predictions)
+        return y if second is None else y + self.gain * self.second_call * second
 
     def gap_bound(self, distance: Tensor, eta: Tensor, delta: Tensor) -> Tensor:
         """Bound on the difference of two predictions of this call.
 
         `||e - e'|| <= eta alpha Delta + delta` and `||d - d'|| <= Delta + rho ||e - e'||`
-        (theory.md section 2).
+        (PROOF.md, proposition 2).
         """
         noise = eta * self.alpha * distance + delta
         return distance + self.rho * noise if self.data_form else noise
@@ -116,17 +101,23 @@ def multistep(sampler: Sampler, start: int = 0, carried: int = 0) -> tuple[Updat
         )
     alpha = _network_alpha(sampler)
     updates = []
-    weights: tuple[float, ...]
     for i in range(start, sampler.num_steps):
-        held = min(carried + i - start, sampler.history_size)
-        data_form = sampler.name == "dpm_solver_pp"
-        carry = rho[i + 1] / rho[i] if data_form else 1.0
-        gain = 1 - carry if data_form else rho[i + 1] - rho[i]
-        if sampler.name == "pndm" and i == 0:
-            weights, second = (0.5,), 0.5
-        else:
-            weights, second = _weights(sampler, i, held, rho), 0.0
-        updates.append(Update(i, alpha[i], rho[i], carry, gain, weights, data_form, second))
+        order = min(min(carried + i - start, sampler.history_size) + 1, _order_cap(sampler, i))
+        used = [rho[i - j] for j in range(order)]
+        made = METHODS[sampler.name](used, rho[i + 1])
+        trapezoid = sampler.name == "pndm" and i == 0
+        updates.append(
+            Update(
+                index=i,
+                alpha=alpha[i],
+                rho=rho[i],
+                carry=made.carry,
+                gain=made.gain,
+                weights=(0.5,) if trapezoid else made.weights,
+                data_form=made.data_form,
+                second_call=0.5 if trapezoid else 0.0,
+            )
+        )
     return tuple(updates)
 
 
@@ -136,25 +127,11 @@ def _network_alpha(sampler: Sampler) -> list[float]:
     return ((1 + levels.rho**2).rsqrt() if sampler.name == "euler" else levels.alpha).tolist()
 
 
-def _weights(sampler: Sampler, i: int, held: int, rho: list[float]) -> tuple[float, ...]:
-    if sampler.name in _FIRST_ORDER:
-        return (1.0,)
-    if sampler.name == "pndm":
-        return ADAMS_BASHFORTH[held]
-    order = min(held + 1, _order_cap(sampler, i))
-    past = [math.log(rho[i - j] / rho[i]) for j in range(order)]
-    if sampler.name == "deis":
-        return extrapolation.deis(math.log(rho[i + 1] / rho[i]), past)
-    if order == 1:
-        return (1.0,)
-    step = math.log(rho[i] / rho[i + 1])
-    steps = [(far - near) / step for near, far in pairwise(past)]
-    return extrapolation.dpm_solver(-step if sampler.name == "dpm_solver_pp" else step, steps)
-
-
 def _order_cap(sampler: Sampler, i: int) -> int:
-    """The order that the scheduler's rules for the last updates leave."""
+    """The order that the scheduler and its rules for the last updates leave."""
     config, left = sampler.scheduler.config, sampler.num_steps - i
+    if sampler.name not in _EXPONENTIAL:
+        return sampler.history_size + 1
     order = int(config.solver_order)
     if config.lower_order_final and sampler.num_steps < 15:
         order = min(order, left)
@@ -166,7 +143,7 @@ def _check_scheduler(sampler: Sampler) -> None:
     """Refuse what is not one of the linear methods of the table."""
     config = sampler.scheduler.config
     if sampler.name in WITHOUT_FORM:
-        reason, others = WITHOUT_FORM[sampler.name], (*_FIRST_ORDER, "pndm", *_DPM, "deis")
+        reason, others = WITHOUT_FORM[sampler.name], (*_FIRST_ORDER, "pndm", *_EXPONENTIAL)
         raise UsageError(
             f"sampler={sampler.name!r} is no linear multistep method, {reason}: "
             f"use one of {', '.join(others)}"
@@ -180,7 +157,7 @@ def _check_scheduler(sampler: Sampler) -> None:
     for field, value in wanted.items():
         if config.get(field, value) != value:
             raise UsageError(
-                f"scheduler.{field}={config[field]!r} is outside the bounds of theory.md: "
+                f"scheduler.{field}={config[field]!r} is outside the bounds of redi/theory/PROOF.md: "
                 f"set it to {value!r}"
             )
     kind = config.get("prediction_type", "epsilon")

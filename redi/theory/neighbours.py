@@ -1,4 +1,4 @@
-"""Neighbours of a query and the weights that combine them (theory.md section 3)."""
+"""Neighbours of a query and the weights that combine them (PROOF.md, section 6)."""
 
 from __future__ import annotations
 

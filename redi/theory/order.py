@@ -30,7 +30,7 @@ class Order:
 
 
 def convergence_order(sampler_name: str, steps: Sequence[int], seed: int = 0) -> Order:
-    """Fit the order on one Gaussian (theory.md section 4.2), trailing grids, float64.
+    """Fit the order on one Gaussian (PROOF.md, section 5), trailing grids, float64.
 
     `steps` must be multiples of 5 that divide 1000, so that the measured level is the same on
     every grid. Errors are relative to the exact state.

@@ -1,7 +1,7 @@
 """What a (query, neighbour) pair of trajectories does between the key step and the value step.
 
 Only numbers are kept, one per pair and step; the trajectories themselves are never stored, so the
-memory is that of the two fleets (theory.md section 2).
+memory is that of the two fleets (PROOF.md, section 2).
 """
 
 from __future__ import annotations

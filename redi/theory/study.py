@@ -1,4 +1,4 @@
-"""`redi theory`: every statement of theory.md checked on a model and a set of prompts."""
+"""`redi theory`: every statement of PROOF.md checked on a model and a set of prompts."""
 
 from __future__ import annotations
 

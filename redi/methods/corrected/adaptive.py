@@ -3,8 +3,8 @@
 The first call is made at pure noise whatever the budget, so it is known before the budget has to
 be chosen. Kernel ridge regression from its features to the logarithm of each budget's error, fitted
 to the left-out errors of the knowledge base's own trajectories, scores the budgets; the threshold
-comes from the same split-conformal rule as adaptive skip (theory.md section 5), with left-out
-scores in the place of a separate calibration set.
+comes from the same split-conformal rule as adaptive skip (redi/theory/PROOF.md, section 8),
+with left-out scores in the place of a separate calibration set.
 """
 
 from __future__ import annotations

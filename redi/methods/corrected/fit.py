@@ -5,7 +5,7 @@ the reference trajectory is the step's truncation error, and closed-form regress
 `visited` states the trajectories then go on from the corrected result *as predicted by regressions
 that left them out*, so later steps are fitted to the states and errors that queries will have, and
 a correction also repairs what earlier ones left over. That costs one network call per trajectory
-and level. With `exact` states every level starts from the reference, as in method.md.
+and level. With `exact` states every level starts from the reference.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class KernelRidge:
         """A Lipschitz constant of the map, Euclidean norms.
 
         A Gaussian has slope at most `exp(-1/2) / w`, so `k(x, X)` moves by at most `sqrt(K)` times
-        that, and the coefficients act with their spectral norm (theory.md section 6).
+        that, and the coefficients act with their spectral norm (redi/theory/PROOF.md, section 9).
         """
         width = self.choice.width * self.scale
         coefficients = self.coefficients.double()

@@ -2,7 +2,7 @@
 
 The truncation error of a step is largely a local, translation-equivariant function of what the
 sampler holds, so a few hundred unknowns are fitted to K x H x W equations in closed form and hold
-for noises that no trajectory started from (method.md).
+for noises that no trajectory started from.
 """
 
 from __future__ import annotations
