@@ -1,9 +1,9 @@
 """A Gaussian mixture in latent space: a text-to-image model whose noise prediction is exact.
 
-`p_0 = sum_m pi_m N(mu_m, s^2 I)` (redi/theory/PROOF.md, section 5). Under the variance-preserving schedule its
-marginals stay mixtures, so the noise prediction, its Lipschitz constant and, for one component, the
-whole trajectory are known in closed form. It stands in for a network wherever a number must be
-checked against the truth.
+`p_0 = sum_m pi_m N(mu_m, s^2 I)`. Under the variance-preserving schedule its marginals stay
+mixtures, so the noise prediction, its Lipschitz constant and, for one component, the whole
+trajectory are known in closed form (redi/theory/PROOF.md, section 5). It stands in for a network
+wherever a number must be checked against the truth.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class MixtureModel:
     ) -> Tensor:
         """Exact flow of one unguided component from level `start` to `stop` (alpha, sigma) pairs.
 
-        `x' = alpha' mu + sqrt(v' / v) (x - alpha mu)` (PROOF.md, proposition 7), latents (B, C, H, W).
+        `x' = alpha' mu + sqrt(v' / v) (x - alpha mu)`, latents (B, C, H, W) (PROOF.md, prop. 7).
         """
         if name not in tuple(self.names):
             raise UsageError(f"component={name!r} is unknown: use one of {', '.join(self.names)}")

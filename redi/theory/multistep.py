@@ -157,7 +157,7 @@ def _check_scheduler(sampler: Sampler) -> None:
     for field, value in wanted.items():
         if config.get(field, value) != value:
             raise UsageError(
-                f"scheduler.{field}={config[field]!r} is outside the bounds of redi/theory/PROOF.md: "
+                f"scheduler.{field}={config[field]!r} has no bound in redi/theory/PROOF.md: "
                 f"set it to {value!r}"
             )
     kind = config.get("prediction_type", "epsilon")
