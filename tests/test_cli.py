@@ -68,7 +68,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["model=local", "model.path=nowhere"], ["model.path='nowhere'", "not a directory"]),
         (["model=analytic"], ["model=emoji"]),
         (["model.dtype=float8"], ["model.dtype='float8'", "bfloat16"]),
-        (["metrics.hooks=[cost,fid]"], ["fid", "distribution"]),
+        (["metrics.hooks=[cost,fud]"], ["fud", "distribution"]),
         (["metrics.hooks=[fidelity]"], ["cost"]),
         (["baselines=[magic]"], ["magic", "neighbour"]),
         (["data.num_queries=8"], ["data.num_queries=8", "metrics.allow_few=true"]),

@@ -22,7 +22,7 @@ from redi.methods.corrected.local import fit_local
 from redi.methods.corrected.plan import coarse_steps
 from redi.methods.corrected.predict import predict_all
 from redi.methods.corrected.store import correction_path, load_correction, save_correction
-from redi.metrics.paired import latent_error
+from redi.metrics.latent_error import latent_error
 from redi.models.mixture import MixtureModel
 from redi.samplers import Sampler, build_sampler
 

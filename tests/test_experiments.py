@@ -15,6 +15,7 @@ from redi.composition import compose_config, experiment_sweep, experiments, poin
 from redi.config import Config
 from redi.embedded.scenes import prompts
 from redi.errors import UsageError
+from redi.metrics.catalogue import wanted
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import JointSearch
 from redi.samplers import build_sampler
@@ -27,7 +28,7 @@ from redi.verbs.assemble import (
     setting_from,
 )
 from redi.verbs.reference import ReferenceRuns
-from redi.verbs.run import hooks_from, main_job
+from redi.verbs.run import check_baselines, main_job
 
 NAMES = [
     "corrected",
@@ -186,7 +187,8 @@ def test_what_cannot_be_measured_is_refused(hooks: list[str], baselines: list[st
     config = Config()
     config.metrics.hooks, config.baselines = hooks, baselines
     with pytest.raises(UsageError, match=words):
-        hooks_from(config)
+        wanted(config)
+        check_baselines(config)
 
 
 def test_points_of_one_experiment_share_a_kb_where_only_some_are_corrected():

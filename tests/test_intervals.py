@@ -7,7 +7,6 @@ import pytest
 
 from redi.metrics.frechet import fit_gaussian, frechet_distance
 from redi.metrics.intervals import (
-    Estimate,
     bootstrap_mean,
     bootstrap_statistic,
     paired_difference,
@@ -74,12 +73,6 @@ def test_statistic_interval_matches_the_spread_over_fresh_draws():
     width = np.mean([e.high - e.low for e in estimates])
     low, high = np.quantile(fresh, [0.025, 0.975])
     assert width == pytest.approx(high - low, rel=0.25)
-
-
-def test_overlap():
-    first, second, third = Estimate(1, 0, 2, 9), Estimate(3, 2, 4, 9), Estimate(5, 4.5, 6, 9)
-    assert first.overlaps(second) and second.overlaps(first)
-    assert not first.overlaps(third) and not third.overlaps(second)
 
 
 def test_bad_input_is_refused():

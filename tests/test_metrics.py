@@ -27,8 +27,10 @@ from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig
 from redi.metrics.evaluator import Evaluator, tokenize
 from redi.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
-from redi.metrics.paired import latent_error, psnr, ssim
-from redi.metrics.prompt import attribute_hits
+from redi.metrics.latent_error import latent_error
+from redi.metrics.prompt_fidelity import attribute_hits
+from redi.metrics.psnr import psnr
+from redi.metrics.ssim import ssim
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,15 @@ from torch import nn
 
 from redi.config import Config
 from redi.data.pixels import to_pixels
+from redi.metrics.batch import BatchResult, Table
+from redi.metrics.catalogue import metrics_from
+from redi.metrics.cmmd import cmmd
 from redi.metrics.diversity import pairwise_distance
+from redi.metrics.fid import Fid, Kid
 from redi.metrics.frechet import kernel_distance
-from redi.metrics.images import clean_features, cmmd
+from redi.metrics.images import clean_features
+from redi.metrics.needs import InceptionFeatures
 from redi.metrics.weights import WEIGHTS, inception, locate
-from redi.verbs.hooks import BatchResult, Table
-from redi.verbs.pretrained import PRETRAINED, InceptionHook, pretrained_hooks
 from redi.verbs.run import main_job
 
 _PATH = Path(__file__).parent.parent / "experiments" / "metrics" / "parity.py"
@@ -93,11 +96,11 @@ def test_the_run_goes_on_without_the_metrics_that_lack_weights(
 ):
     monkeypatch.chdir(tmp_path)
     config, said = tiny_config, io.StringIO()
-    config.metrics.hooks = ["cost", *PRETRAINED]
+    config.metrics.hooks = ["cost", "inception", "clip", "lpips"]
     config.metrics.weights = str(tmp_path / "weights")
     config.data.num_queries, config.baselines, config.report.sheet_rows = 2, ["plain"], 0
-    hooks, notes = pretrained_hooks(config)
-    assert hooks == [] and len(notes) == 3
+    metrics, notes = metrics_from(config)
+    assert [metric.name for metric in metrics] == ["cost"] and len(notes) == 3
     folder = main_job(config, tmp_path / "run", True, Console(file=said, width=400), alone=False)
     assert all(note in said.getvalue() for note in notes)
     for point in json.loads((folder / "results.json").read_text())["points"]:
@@ -105,19 +108,30 @@ def test_the_run_goes_on_without_the_metrics_that_lack_weights(
         assert not {"fid", "kid", "lpips", "openai_clip_score", "cmmd"} & set(point)
 
 
+class Inception(InceptionFeatures):
+    """The injected extractor in Inception's place."""
+
+    def __init__(self, real: list[np.ndarray]) -> None:
+        self.network = parity.Extractor()  # 6 features
+        self.real = clean_features(real, self.network)
+
+
 def test_fid_waits_for_enough_pictures_and_kid_does_not():
     rng = np.random.default_rng(0)
-    real = list(rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8))
+    shared = Inception(list(rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)))
     made = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     result = BatchResult([0, 1, 2, 3, 4], ["a"] * 5, None, {}, {"full": made}, 1)
-    extractor, found = parity.Extractor(), {}  # 6 features
+    config, found = Config(), {}
     for allow_few in (False, True):
-        hook, table = InceptionHook(extractor, real, allow_few), Table()
-        table.add("full", result.indices, hook.measure(result)["full"])
-        found[allow_few] = hook.summarise(table, "full")
+        config.metrics.allow_few, table = allow_few, Table()
+        metrics = [kind(config, {"inception": shared}) for kind in (Fid, Kid)]
+        for metric in metrics:
+            table.add("full", result.indices, metric.measure(result)["full"])
+        found[allow_few] = {k: v for m in metrics for k, v in m.summarise(table, "full").items()}
+    assert len(result.features) == 1  # computed once for both
     assert set(found[False]) == {"kid"} and set(found[True]) == {"kid", "fid"}
-    features = clean_features(to_pixels(made), extractor)
-    assert found[True]["kid"] == found[False]["kid"] == kernel_distance(features, hook.real)
+    features = clean_features(to_pixels(made), shared.network)
+    assert found[True]["kid"] == found[False]["kid"] == kernel_distance(features, shared.real)
 
 
 def test_inception_sees_pixels_around_zero(tmp_path: Path):

@@ -14,10 +14,12 @@ from redi.composition import compose_config
 from redi.config import Config, DataConfig, ModelConfig
 from redi.data.coco import captions
 from redi.errors import UsageError
+from redi.metrics import needs, weights
+from redi.metrics.catalogue import metrics_from
+from redi.metrics.fid import Fid
+from redi.metrics.real import real_pictures
 from redi.models import hub
-from redi.verbs import pretrained
 from redi.verbs.assemble import model_from, prompts_from
-from redi.verbs.pretrained import real_pictures
 
 
 def write_coco(root: Path, images: int = 12) -> None:
@@ -81,10 +83,11 @@ def test_validation_images_are_the_real_pictures(
         seen.append(len(images))
         return images.mean((2, 3))
 
-    monkeypatch.setattr(pretrained, "locate", lambda *_: tmp_path)
-    monkeypatch.setattr(pretrained, "inception", lambda _: features)
-    (hook,), _ = pretrained.pretrained_hooks(config)
-    assert seen == [5] and hook.real[:, 0] == pytest.approx([20 * i for i in asked], abs=1)
+    monkeypatch.setattr(needs, "locate", lambda *_: tmp_path)
+    monkeypatch.setattr(weights, "inception", lambda _: features)
+    found_metrics, _ = metrics_from(config)
+    shared = next(m.inception for m in found_metrics if isinstance(m, Fid))
+    assert seen == [5] and shared.real[:, 0] == pytest.approx([20 * i for i in asked], abs=1)
     config.metrics.real_images = 13
     with pytest.raises(UsageError, match="real_images=13 is more than the 12 captioned images"):
         real_pictures(config)

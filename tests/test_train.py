@@ -15,8 +15,8 @@ from redi.config import TrainConfig, TrainerConfig
 from redi.embedded.autoencoder import TrainAutoencoder
 from redi.embedded.training import StageConfig
 from redi.errors import UsageError
-from redi.metrics.evaluator import Evaluator
-from redi.verbs.assemble import EMBEDDED_EVALUATOR, EMBEDDED_MODEL
+from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
+from redi.verbs.assemble import EMBEDDED_MODEL
 from redi.verbs.engine import trainer_from
 from redi.verbs.train import train
 

@@ -25,11 +25,10 @@ from transformers import CLIPImageProcessor
 from redi.data.pixels import to_tensor
 from redi.embedded.scenes import sample
 from redi.files import write_durably
-from redi.metrics.evaluator import Evaluator, tokenize
+from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator, tokenize
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
 from redi.metrics.images import byte_features, clean_features
 from redi.metrics.openai_clip import ClipScorer
-from redi.verbs.assemble import EMBEDDED_EVALUATOR
 
 PAGE = Path(__file__).with_name("parity.md")
 COUNT = 24
@@ -150,7 +149,7 @@ def _clip(folder: Path) -> list[Row]:
         attention_mask=text.attention_mask,
         pixel_values=scorer.processor(images=cut, return_tensors="pt")["pixel_values"],
     )
-    ours = scorer.score(cut, captions)
+    ours = scorer.score(scorer.image_features(cut), captions)
     name = "CLIP score, OpenAI's preprocessing"
     return [*found, Row(name, "one forward pass", float(ours.mean()), _score(direct))]
 

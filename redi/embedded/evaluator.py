@@ -21,7 +21,7 @@ from redi.embedded.stream import SceneBatch, SceneStream, loader
 from redi.embedded.tokenizer import MAX_TOKENS
 from redi.embedded.training import StageConfig, TrainingStage, grid
 from redi.metrics.evaluator import ACCURACIES, Evaluator, tokenize
-from redi.metrics.prompt import attribute_hits
+from redi.metrics.prompt_fidelity import attribute_hits
 
 IMAGE_WIDTH = 128
 PATCH = 8  # pixels

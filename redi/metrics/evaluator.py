@@ -9,15 +9,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
 
+from redi.embedded.atlas import ASSETS
 from redi.embedded.scenes import ATTRIBUTES, prompts
 
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPTokenizer
+
+EMBEDDED_EVALUATOR = ASSETS / "emoji-clip"
 CHUNK = 64  # every network call sees this many rows, so no result depends on its neighbours
 CAPTIONS_PER_VALUE = 16
 ACCURACIES = "accuracies.json"
@@ -52,6 +57,8 @@ class Evaluator:
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Evaluator:
         """Load a folder that `redi.embedded.evaluator.finish` wrote."""
+        from transformers import CLIPModel, CLIPTokenizer
+
         folder = Path(folder)
         missing = [name for name in _NEEDED if not (folder / name).is_file()]
         if missing:
@@ -128,7 +135,10 @@ class Evaluator:
 
     def predict(self, images: Tensor) -> dict[str, list[str]]:
         """Per attribute, the value whose prototype is nearest to each picture."""
-        features = self.image_features(images)
+        return self.read(self.image_features(images))
+
+    def read(self, features: Tensor) -> dict[str, list[str]]:
+        """As `predict`, from the pictures' features (B, D)."""
         return {
             name: [values[i] for i in (features @ self.prototypes(name).T).argmax(1).tolist()]
             for name, values in ATTRIBUTES.items()
@@ -136,11 +146,16 @@ class Evaluator:
 
     def clip_score(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """100 max(cosine, 0) of each picture with its caption (B,), as torchmetrics scales it."""
-        if len(images) != len(captions):
+        return self.score(self.image_features(images), captions)
+
+    def score(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """As `clip_score`, from the pictures' features (B, D)."""
+        if len(features) != len(captions):
             raise ValueError(
-                f"captions has {len(captions)} entries for {len(images)} images; give one for each"
+                f"captions has {len(captions)} entries for {len(features)} images; "
+                "give one for each"
             )
-        cosine = (self.image_features(images) * self.text_features(captions)).sum(1)
+        cosine = (features * self.text_features(captions)).sum(1)
         return 100 * cosine.clamp(min=0)
 
     def _in_chunks(self, tower: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

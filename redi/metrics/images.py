@@ -1,7 +1,8 @@
-"""Distances of picture sets by published protocols, from any extractor.
+"""Pictures on their way into a metric: in one range, or as features by a published protocol.
 
-Pictures are uint8 (H, W, 3), as they would be read from PNG files: generated ones are rounded to
-nearest before anything sees them. An extractor maps float pictures (B, 3, h, w) to features (B, D).
+For features, pictures are uint8 (H, W, 3), as they would be read from PNG files: generated ones are
+rounded to nearest before anything sees them. An extractor maps float pictures (B, 3, h, w) to
+features (B, D).
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from cleanfid.resize import build_resizer
 from torch import Tensor
 
 Extractor = Callable[[Tensor], Tensor]
 _BATCH = 32
-_CMMD_SIGMA, _CMMD_SCALE = 10.0, 1000.0
 
 
 def clean_features(pictures: Iterable[np.ndarray], extractor: Extractor) -> np.ndarray:
@@ -24,6 +23,8 @@ def clean_features(pictures: Iterable[np.ndarray], extractor: Extractor) -> np.n
     Each channel is resized to 299 x 299 as float32 by Pillow's antialiased bicubic filter, clipped
     to [0, 255] and *not* rounded; the extractor sees values from 0 to 255.
     """
+    from cleanfid.resize import build_resizer
+
     resize = build_resizer("clean")
     return _features((torch.from_numpy(resize(p)).permute(2, 0, 1) for p in pictures), extractor)
 
@@ -35,21 +36,6 @@ def byte_features(pictures: Iterable[np.ndarray], extractor: Extractor) -> np.nd
     """
     images = (torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures)
     return _features(images, extractor)
-
-
-def cmmd(a: np.ndarray, b: np.ndarray) -> float:
-    """CMMD of unit-length CLIP features (N, D) and (M, D) (Jayasumana et al., 2024).
-
-    1000 times the squared MMD under the Gaussian kernel of width 10, pairs of a row with itself
-    included, so it is never negative but for rounding.
-    """
-    first, second = (np.asarray(rows, np.float64) for rows in (a, b))
-
-    def mean(x: np.ndarray, y: np.ndarray) -> float:
-        squared = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2 * x @ y.T
-        return float(np.exp(-squared / (2 * _CMMD_SIGMA**2)).mean())
-
-    return _CMMD_SCALE * (mean(first, first) + mean(second, second) - 2 * mean(first, second))
 
 
 def _features(images: Iterable[Tensor], extractor: Extractor) -> np.ndarray:
@@ -67,3 +53,25 @@ def _features(images: Iterable[Tensor], extractor: Extractor) -> np.ndarray:
 @torch.no_grad()
 def _call(extractor: Extractor, images: list[Tensor]) -> np.ndarray:
     return extractor(torch.stack(images)).cpu().double().numpy()
+
+
+def unit_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two batches of pictures (B, 3, H, W) in [-1, 1] as float64 in [0, 1]."""
+    same_shape("images", a, b)
+    if a.ndim != 4:
+        raise ValueError(f"images have shape {tuple(a.shape)}; give (B, 3, H, W)")
+    for images in (a, b):
+        if not images.is_floating_point():
+            raise ValueError(f"images have dtype {images.dtype}; give floats in [-1, 1]")
+        if images.numel() and float(images.abs().max()) > 1.01:
+            peak = float(images.abs().max())
+            raise ValueError(f"images reach {peak:.3g} in absolute value; scale them to [-1, 1]")
+    return (a.double().clamp(-1, 1) + 1) / 2, (b.double().clamp(-1, 1) + 1) / 2
+
+
+def same_shape(name: str, a: Tensor, b: Tensor) -> None:
+    """Refuse tensors of two shapes."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name} have shapes {tuple(a.shape)} and {tuple(b.shape)}; give two of one shape"
+        )

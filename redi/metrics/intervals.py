@@ -22,10 +22,9 @@ class Estimate:
     low: float
     high: float
     count: int
-
-    def overlaps(self, other: Estimate) -> bool:
-        """Whether the two intervals share a point (the report's "equal quality")."""
-        return self.low <= other.high and other.low <= self.high
+    #: the resampled scores (resamples,) of a score of the whole set. Equal counts and seeds
+    #: resample equal rows, so the draws of two sets of the same prompts are paired.
+    draws: tuple[float, ...] = ()
 
 
 def bootstrap_mean(
@@ -78,8 +77,9 @@ def bootstrap_statistic(
     values = np.array(
         [statistic(rows[rng.integers(count, size=count)]) for _ in range(resamples)], np.float64
     )
-    low, high = _percentiles(values - values.mean() + estimate, level)
-    return Estimate(estimate, low, high, count)
+    values = values - values.mean() + estimate
+    low, high = _percentiles(values, level)
+    return Estimate(estimate, low, high, count, tuple(values.tolist()))
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:

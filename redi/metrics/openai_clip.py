@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 
 class ClipScorer:
@@ -28,6 +31,8 @@ class ClipScorer:
     @classmethod
     def load(cls, folder: Path) -> ClipScorer:
         """Read a folder that `save_pretrained` wrote."""
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
         return cls(
             CLIPModel.from_pretrained(folder, local_files_only=True),
             CLIPTokenizer.from_pretrained(folder, local_files_only=True),
@@ -50,7 +55,10 @@ class ClipScorer:
         ).pooler_output
         return F.normalize(self.model.text_projection(pooled), dim=1)
 
-    def score(self, pictures: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-        """100 max(cosine, 0) of each picture with its caption (B,), as torchmetrics scales it."""
-        cosine = (self.image_features(pictures) * self.text_features(captions)).sum(1)
+    def score(self, features: Tensor, captions: Sequence[str]) -> np.ndarray:
+        """100 max(cosine, 0) of pictures' features (B, D) with their captions (B,).
+
+        Scaled as torchmetrics does it.
+        """
+        cosine = (features * self.text_features(captions)).sum(1)
         return 100 * cosine.clamp(min=0).double().numpy()

@@ -29,7 +29,6 @@ from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.verbs.engine import check_trainer
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
-EMBEDDED_EVALUATOR = ASSETS / "emoji-clip"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -24,12 +24,12 @@ from redi.methods.corrected.store import (
     load_correction,
     load_policy,
 )
+from redi.metrics.batch import Table
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
 from redi.verbs.assemble import sampler_from
 from redi.verbs.fit_corrections import policy_file, recipe_from
-from redi.verbs.hooks import Table
 from redi.verbs.reference import ReferenceRuns
 from redi.verbs.rivals import Rival, rival
 

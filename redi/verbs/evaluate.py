@@ -28,13 +28,13 @@ from redi.inference import (
     step_group,
 )
 from redi.knowledge_base import KnowledgeBase
+from redi.metrics.batch import BatchResult, Table
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import open_search
 from redi.samplers import Sampler, SamplerOptions
 from redi.verbs.assemble import Prompts, model_from, noise_from, sampler_from
 from redi.verbs.corrected import CorrectedMethods
-from redi.verbs.hooks import BatchResult, MetricHook, Table
 from redi.verbs.reference import ReferenceRuns
 from redi.verbs.rivals import Rival, rival
 
@@ -85,7 +85,7 @@ class Evaluate(LightningModule):
         queries: Prompts,
         kb_root: Path,
         shown: int,
-        write: Callable[[Evaluate, list[MetricHook]], None],
+        write: Callable[[Evaluate], None],
     ) -> None:
         super().__init__()
         self.config, self.setting, self.queries = config, setting, queries
@@ -193,9 +193,7 @@ class Evaluate(LightningModule):
                 for method, images in pictures.items():
                     self.pictures.setdefault(method, {}).update(images)
         if self.trainer.is_global_zero:
-            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-            hooks = [hook for hook in callbacks if isinstance(hook, MetricHook)]
-            self.write(self, hooks)
+            self.write(self)
 
     def _references(
         self,

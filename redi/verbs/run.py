@@ -18,8 +18,9 @@ from redi.data.pixels import to_pixels
 from redi.errors import UsageError
 from redi.files import read_json, write_durably, write_json
 from redi.inference import JUMPS, Setting
-from redi.metrics.evaluator import Evaluator
-from redi.metrics.intervals import paired_difference
+from redi.metrics.base import Fields
+from redi.metrics.catalogue import metrics_from
+from redi.metrics.intervals import Estimate, paired_difference
 from redi.report.labels import METHODS as METHOD_LABELS
 from redi.report.loggers import Example, log_point
 from redi.report.pareto import pareto_plot
@@ -27,7 +28,6 @@ from redi.report.results import load_results
 from redi.report.sheets import SheetRow, sheet
 from redi.report.table import markdown_table, print_table
 from redi.verbs.assemble import (
-    EMBEDDED_EVALUATOR,
     check,
     model_from,
     queries_from,
@@ -36,21 +36,11 @@ from redi.verbs.build_kb import build
 from redi.verbs.engine import progress_bar, trainer_from
 from redi.verbs.evaluate import METHODS, Evaluate, query_loader
 from redi.verbs.fit_corrections import fit_all, recipe_from
-from redi.verbs.hooks import (
-    CostHook,
-    DistributionHook,
-    DiversityHook,
-    FidelityHook,
-    MetricHook,
-    PromptHook,
-    StylizationHook,
-)
-from redi.verbs.pretrained import PRETRAINED, pretrained_hooks
+from redi.verbs.hooks import Measure
 from redi.verbs.provenance import config_hash, git_revision, machine, versions
 
 #: what a query's noise is to the KB, by policy
 NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
-HOOKS = ("cost", "fidelity", "prompt", "distribution", "diversity", "stylization", *PRETRAINED)
 
 
 def run_name(config: Config, setting: Setting) -> str:
@@ -61,13 +51,8 @@ def run_name(config: Config, setting: Setting) -> str:
     )
 
 
-def hooks_from(config: Config) -> list[MetricHook]:
-    """The configured metric hooks; refuses unknown names and impossible ones."""
-    wanted, resamples = list(config.metrics.hooks), config.metrics.resamples
-    pictures = config.data.num_queries * config.data.repeats
-    for name in wanted:
-        if name not in HOOKS:
-            raise UsageError(f"metrics.hooks has {name!r}; use any of {', '.join(HOOKS)}")
+def check_baselines(config: Config) -> None:
+    """Refuse unknown baselines and those that would be the full run again."""
     for name in config.baselines:
         if name not in METHODS or name in ("full", "redi"):
             known = ", ".join(m for m in METHODS if m not in ("full", "redi"))
@@ -77,48 +62,33 @@ def hooks_from(config: Config) -> list[MetricHook]:
                 f"baselines has {name!r}, which is the full run again unless queries name their "
                 "style late: use data.late_style=true or leave it out"
             )
-    if "stylization" in wanted and not ("prompt" in wanted and config.data.late_style):
-        raise UsageError(
-            "metrics.hooks has 'stylization', which needs data.late_style=true and the hook "
-            "'prompt': add them or leave it out"
-        )
-    if "cost" not in wanted:
-        raise UsageError("metrics.hooks lacks 'cost': no result stands without its network calls")
-    hooks: list[MetricHook] = [CostHook()]
-    if "fidelity" in wanted:
-        hooks.append(FidelityHook(resamples))
-    if {"prompt", "distribution", "diversity"} & set(wanted):
-        path = config.metrics.evaluator_path
-        try:
-            evaluator = Evaluator.load(EMBEDDED_EVALUATOR if path is None else path)
-        except ValueError as error:
-            raise UsageError(f"metrics.evaluator_path={path!r}: {error}") from error
-        if "prompt" in wanted:
-            hooks.append(PromptHook(evaluator, resamples))
-        if "distribution" in wanted:
-            metrics = config.metrics
-            hooks.append(
-                DistributionHook(evaluator, metrics.real_images, pictures, metrics.allow_few)
-            )
-        if "diversity" in wanted:
-            hooks.append(DiversityHook(evaluator, config.data.repeats, resamples))
-    if "stylization" in wanted:
-        hooks.append(StylizationHook(resamples))
-    return hooks
+
+
+def flat(fields: Fields) -> dict[str, float]:
+    """Numbers by name, intervals as `<name>_low` and `<name>_high`."""
+    found: dict[str, float] = {}
+    for name, value in fields.items():
+        if isinstance(value, Estimate):
+            found |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        else:
+            found[name] = value
+    return found
 
 
 class RunWriter:
     """Writes the files of a run; `results.json` comes last and makes the run finished."""
 
-    def __init__(self, config: Config, setting: Setting, run_dir: Path, started: float) -> None:
+    def __init__(
+        self, config: Config, setting: Setting, run_dir: Path, started: float, measure: Measure
+    ) -> None:
         self.config, self.setting, self.run_dir = config, setting, run_dir
-        self.started = started
+        self.started, self.measure = started, measure
 
-    def __call__(self, module: Evaluate, hooks: list[MetricHook]) -> None:
+    def __call__(self, module: Evaluate) -> None:
         table, config = module.table, self.config
         names = [name for name in METHODS if name in table.rows]
         names += [name for name in table.rows if name not in names]
-        points = [self._point(module, hooks, name) for name in names]
+        points = [self._point(module, name) for name in names]
         write_durably(self.run_dir / "per_image.parquet", lambda p: self._parquet(module, p))
         if config.report.sheet_rows:
             self._sheet(module, self.run_dir / "sheet.png")
@@ -126,7 +96,6 @@ class RunWriter:
             self.run_dir / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(config))
         )
         kb = module.redi.kb
-        evaluator = next((h.evaluator for h in hooks if hasattr(h, "evaluator")), None)
         write_json(
             self.run_dir / "results.json",
             {
@@ -148,7 +117,7 @@ class RunWriter:
                     },
                 },
                 "config": asdict(config),
-                "reference": {"evaluator_accuracy": evaluator.accuracies if evaluator else {}},
+                "reference": {"evaluator_accuracy": self.measure.accuracies},
                 "points": points,
             },
         )
@@ -166,7 +135,7 @@ class RunWriter:
             found.append(Example(module.queries.texts[index], images, told))
         return found
 
-    def _point(self, module: Evaluate, hooks: list[MetricHook], method: str) -> dict[str, Any]:
+    def _point(self, module: Evaluate, method: str) -> dict[str, Any]:
         config, setting, table = self.config, self.setting, module.table
         jumps = method in JUMPS
         retrieves = jumps and method != "jump"
@@ -192,8 +161,7 @@ class RunWriter:
         if method not in METHODS:
             nothing = ("key_step", "value_step", "kb_size", "neighbours", "estimator", "resume")
             fields |= dict.fromkeys(nothing) | module.corrected.fields(method)
-        for hook in hooks:
-            fields |= hook.summarise(table, method)
+        fields |= flat(self.measure.summarise(table, method))
         if method not in METHODS:
             fields |= module.corrected.verdict(method, table.column(method, "latent_error"))
         if method == "redi" and "plain" in table.rows:
@@ -255,9 +223,10 @@ def main_job(
         console.print(f"Already finished, skipped: {folder}")
         _show(folder, console)
         return folder
-    hooks, started = hooks_from(config), time.time()
-    further, notes = pretrained_hooks(config)
-    hooks += further
+    check_baselines(config)
+    started = time.time()
+    metrics, notes = metrics_from(config)
+    measure = Measure(metrics)
     for note in notes:
         console.print(note, markup=False)
     recipe_from(config)
@@ -268,9 +237,9 @@ def main_job(
     kb = build(config, setting, model, console.print, may_build)
     fit_all(config, kb, model, console.print)
     shown = config.report.sheet_rows
-    writer = RunWriter(config, setting, folder, started)
+    writer = RunWriter(config, setting, folder, started, measure)
     task = Evaluate(config, setting, queries, kb.root, shown, writer)
-    trainer = trainer_from(config.trainer, [progress_bar("evaluation"), *hooks])
+    trainer = trainer_from(config.trainer, [progress_bar("evaluation"), measure])
     if trainer.world_size == 1:
         task.model = model
     console.print(f"Evaluating {len(queries.texts)} queries that are not in the KB")

@@ -1,0 +1,68 @@
+"""What metrics measure: one batch of finished pictures, and the table that all batches fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from redi.embedded.scenes import Scene
+    from redi.inference import Outcome
+
+#: the entry that every other one is held against
+FULL = "full"
+#: the entry whose queries start from another noise, so that no latents are comparable
+OTHER_NOISE = "other_noise"
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What all entries of a run made of one batch of queries; `full` is always there."""
+
+    indices: list[int]
+    prompts: list[str]
+    scenes: list[Scene] | None
+    outcomes: dict[str, Outcome]
+    images: dict[str, Tensor]  # (B, 3, H, W) in [-1, 1]
+    value_step: int
+    #: latents of the converged run (B, C, H, W), where one is wanted
+    converged: Tensor | None = None
+    #: features (B, D) by extractor and entry, computed when the first metric asks for them
+    features: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Table:
+    """Per-picture columns by entry, rows keyed by query index."""
+
+    rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    #: rows in a row that belong to one prompt
+    repeats: int = 1
+
+    def add(self, entry: str, indices: list[int], columns: Columns) -> None:
+        for name, values in columns.items():
+            if len(values) != len(indices):
+                raise ValueError(f"column {name} has {len(values)} values for {len(indices)} rows")
+            for index, value in zip(indices, values, strict=True):
+                self.rows.setdefault(entry, {}).setdefault(index, {})[name] = value
+
+    def merge(self, other: Table) -> None:
+        for entry, rows in other.rows.items():
+            for index, row in rows.items():
+                self.rows.setdefault(entry, {}).setdefault(index, {}).update(row)
+
+    def column(self, entry: str, name: str) -> np.ndarray | None:
+        """Values in query order, or nothing where the entry does not have the column."""
+        rows = self.rows[entry]
+        values = [rows[index].get(name) for index in sorted(rows)]
+        return None if any(value is None for value in values) else np.array(values)
+
+    def by_prompt(self, entry: str, name: str) -> np.ndarray | None:
+        """Means over each prompt's noises (P,), so that intervals are over prompts."""
+        values = self.column(entry, name)
+        return None if values is None else values.reshape(-1, self.repeats).mean(1)

@@ -1,0 +1,49 @@
+"""Network calls and seconds per image, split into network, retrieval and the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redi.metrics.base import ALWAYS, FILES, Fields, Metric, Quality, metric
+from redi.metrics.batch import FULL, BatchResult, Columns, Table
+
+_SECONDS = ("seconds_network", "seconds_retrieval", "seconds_rest")
+
+
+@metric
+class Cost(Metric):
+    """Counted where the model is called; batches share their seconds evenly."""
+
+    name = "cost"
+    qualities = (
+        Quality("speedup", "speedup", unit="×", shown=ALWAYS),
+        Quality("seconds_per_image", "seconds per image", False, "s", ALWAYS),
+        *(
+            Quality(name, name.replace("_", ", "), False, "s", FILES, column=name)
+            for name in _SECONDS
+        ),
+    )
+
+    def measure(self, batch: BatchResult) -> dict[str, Columns]:
+        columns, count = {}, len(batch.indices)
+        for entry, outcome in batch.outcomes.items():
+            cost = outcome.cost
+            parts = {
+                "calls": cost.calls,
+                "seconds_network": cost.network_seconds / count,
+                "seconds_retrieval": cost.retrieval_seconds / count,
+                "seconds_rest": cost.rest_seconds / count,
+            }
+            columns[entry] = {name: np.full(count, value) for name, value in parts.items()}
+        return columns
+
+    def summarise(self, table: Table, entry: str) -> Fields:
+        def mean(entry: str, name: str) -> float:
+            values = table.column(entry, name)
+            assert values is not None
+            return float(np.mean(values))
+
+        calls, parts = mean(entry, "calls"), {name: mean(entry, name) for name in _SECONDS}
+        seconds = sum(parts.values())
+        speedup = mean(FULL, "calls") / calls
+        return {"nfe": calls, **parts, "seconds_per_image": seconds, "speedup": speedup}

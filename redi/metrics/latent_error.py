@@ -1,0 +1,77 @@
+"""Relative error of latents: to the full run at the end and at the value step, to the exact run."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from redi.config import Config
+from redi.metrics.base import ALWAYS, FILES, PerPicture, metric, single
+from redi.metrics.batch import FULL, OTHER_NOISE, BatchResult
+from redi.metrics.images import same_shape
+
+
+def latent_error(a: Tensor, reference: Tensor) -> Tensor:
+    """Relative error |a - reference| / |reference| of each sample, Euclidean, float64 (B,).
+
+    Takes any shape (B, ...). Raises ValueError where a reference sample is zero.
+    """
+    same_shape("latents", a, reference)
+    a, reference = a.double().flatten(1), reference.double().flatten(1)
+    norm = reference.norm(dim=1)
+    if (norm == 0).any():
+        zero = int((norm == 0).nonzero()[0])
+        raise ValueError(f"reference[{zero}] is all zeros; a relative error needs a non-zero one")
+    return (a - reference).norm(dim=1) / norm
+
+
+@metric
+class LatentError(PerPicture):
+    """Final latents against those of the full run of the same prompt and noise."""
+
+    name, group = "latent_error", "fidelity"
+    qualities = single(
+        "latent_error", "latent error", place=12, higher_is_better=False, shown=ALWAYS
+    )
+
+    def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:
+        if entry == FULL:
+            return None
+        full = batch.outcomes[FULL].latents
+        return latent_error(batch.outcomes[entry].latents, full).cpu().numpy()
+
+
+@metric
+class LatentErrorAtValue(PerPicture):
+    """Latents at the value step, of methods that jump there, against the full run's."""
+
+    name, group = "latent_error_at_value", "fidelity"
+    qualities = single(
+        "latent_error_at_value", "latent error at v", higher_is_better=False, shown=FILES
+    )
+
+    def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:
+        mine = batch.outcomes[entry].at_value
+        if entry == FULL or mine is None:
+            return None
+        true = batch.outcomes[FULL].watched[batch.value_step]
+        return latent_error(mine, true).cpu().numpy()
+
+
+@metric
+class LatentErrorConverged(PerPicture):
+    """Final latents, of the full run too, against the run that stands for the exact solution."""
+
+    name, group = "latent_error_converged", "fidelity"
+    qualities = single(
+        "latent_error_converged", "latent error to converged", place=50, higher_is_better=False
+    )
+
+    @classmethod
+    def applies(cls, config: Config) -> bool:
+        return config.metrics.converged_steps is not None
+
+    def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:
+        if batch.converged is None or entry == OTHER_NOISE:
+            return None
+        return latent_error(batch.outcomes[entry].latents, batch.converged).cpu().numpy()
