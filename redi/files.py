@@ -14,16 +14,19 @@ import json
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from redi.errors import UsageError
+from redi.reading import read_json as read_json  # callers are moving to redi.reading
 
-_BLOCK = 1 << 20
+#: name of the lock file in a folder that is written to
+LOCK = ".redi.lock"
 _PARTIAL = ".partial"
-_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 _numbers = itertools.count()
 
 _REASONS = {
@@ -33,6 +36,14 @@ _REASONS = {
     errno.EACCES: "permission is denied: choose another folder or change its permissions",
     errno.EPERM: "permission is denied: choose another folder or change its permissions",
     errno.EIO: "the disk reports an error: check it, then run the same command again",
+    errno.ENOENT: "its folder is gone: choose another folder",
+    errno.EEXIST: "a file stands where a folder has to be: choose another folder",
+    errno.ENOTDIR: "a file stands where a folder has to be: choose another folder",
+    errno.EISDIR: "a folder stands in its place: choose another name",
+    errno.ELOOP: "a link stands in its place: remove the link or choose another folder",
+    errno.ENAMETOOLONG: "a name in it is longer than the file system allows: choose a shorter one",
+    errno.ENOLCK: "the file system has no locks: choose a folder on another one",
+    errno.ENOTSUP: "the file system cannot do this: choose a folder on another one",
 }
 
 
@@ -50,7 +61,25 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other writer uses; it tells which process made it."""
-    return path.with_name(f"{_PARTIAL}-{_HOST}-{os.getpid()}-{next(_numbers)}-{path.name}")
+    return path.with_name(f"{_PARTIAL}-{_place()}-{os.getpid()}-{next(_numbers)}-{path.name[-60:]}")
+
+
+@cache
+def _place() -> str:
+    """Where process numbers mean what they mean here: this machine since its start, this container.
+
+    Containers of one machine may share a host name, and machines of a cluster a file system.
+    """
+    known = [platform.node()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
+        lambda: os.readlink("/proc/self/ns/pid"),
+    ):
+        try:
+            known.append(read())
+        except OSError:
+            known.append("")
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:10]
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
@@ -72,8 +101,8 @@ def commit_json(path: Path, value: Any) -> bool:
     """Write JSON durably where no file is yet; False where another writer was first."""
     temporary = temporary_name(path)
     with disk_errors(path):
+        make_folder(path.parent)
         try:
-            make_folder(path.parent)
             with open(temporary, "wb") as file:
                 write(file.fileno(), _json(value), path)
                 sync(file.fileno(), path)
@@ -89,10 +118,34 @@ def commit_json(path: Path, value: Any) -> bool:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, waiting for other processes of this machine; a dead one lets go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = _lock_file(path)
+    try:
+        with disk_errors(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_alone(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, or raise `UsageError(busy)` where another process of this machine does."""
+    descriptor = _lock_file(path)
+    try:
+        with disk_errors(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(busy) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    with disk_errors(path):
+        make_folder(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -109,67 +162,43 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read JSON; a `UsageError` names the file that cannot be read."""
+def usable_folder(folder: Path, told: str) -> bool:
+    """Whether a folder is there; refuses a name that can be none. `told` is the user's field."""
     try:
-        return json.loads(path.read_text())
+        return stat.S_ISDIR(os.stat(folder).st_mode) or _no_folder(folder, told, errno.ENOTDIR)
     except FileNotFoundError:
-        raise UsageError(f"{what} {str(path)!r} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{what} {str(path)!r} is damaged ({error}): build it again") from None
+        return False
+    except OSError as error:
+        return _no_folder(folder, told, error.errno or 0)
 
 
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """The same JSON object with a checksum of all of it, for `read_sealed`."""
-    return {**content, "checksum": _checksum(content)}
-
-
-def read_sealed(
-    path: Path, what: str, old: Callable[[dict[str, Any]], bool] = lambda content: False
-) -> dict[str, Any]:
-    """Read a JSON object that `sealed` made, without its checksum, which has to be right.
-
-    An object that `old` recognises comes from before there were checksums and needs none.
-    """
-    content = read_json(path, what)
-    if not isinstance(content, dict):
-        raise UsageError(f"{what} {str(path)!r} is damaged (no JSON object): build it again")
-    expected = content.pop("checksum", None)
-    if expected is None and old(content):
-        return content
-    if expected != _checksum(content):
-        raise UsageError(f"{what} {str(path)!r} was altered (its checksum differs): build it again")
-    return content
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _no_folder(folder: Path, told: str, number: int) -> bool:
+    reason = _REASONS.get(number, os.strerror(number))
+    raise UsageError(f"{told}={str(folder)!r} cannot be used, {reason}")
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder is missing or holds nothing but what interrupted writers left."""
-    return not folder.exists() or all(p.name.startswith(_PARTIAL) for p in folder.iterdir())
+    """Whether a folder is missing or holds nothing but locks and what interrupted writers left."""
+    return not folder.exists() or all(
+        is_partial(p.name) or p.name == LOCK for p in folder.iterdir()
+    )
 
 
 def sweep_partials(root: Path) -> int:
     """Remove temporary files below `root` whose process on this machine is gone."""
     removed = 0
-    for path in root.rglob(f"{_PARTIAL}-{_HOST}-*"):
+    for path in root.rglob(f"{_PARTIAL}-{_place()}-*"):
         owner = path.name.split("-")[2]
         if owner.isdigit() and not _alive(int(owner)):
             with disk_errors(path):
                 remove(path)
             removed += 1
     return removed
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file's name is that of a temporary file."""
+    return name.startswith(_PARTIAL)
 
 
 def _alive(process: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,11 @@ def shown(text: object) -> str:
 def plain(text: object) -> Text:
     """Text for `rich` without markup and emoji codes; lines stay lines."""
     return Text("\n".join(map(shown, str(text).split("\n"))))
+
+
+def say_on(console: Console) -> Callable[[str], None]:
+    """What prints a line of plain text on a console."""
+    return lambda line: console.print(plain(line))
 
 
 def csv_cell(value: Any) -> Any:

@@ -55,8 +55,8 @@ def test_hard_queries_get_more_calls_and_the_promise_is_kept() -> None:
 def test_a_saved_policy_chooses_the_same(tmp_path: Path) -> None:
     features, errors = queries(60, 0)
     policy = fit_policy(features, errors, BUDGETS, 0.4, 0.2)
-    save_policy(tmp_path / "policy.safetensors", policy)
-    again = load_policy(tmp_path / "policy.safetensors")
+    save_policy(tmp_path / "policy.safetensors", policy, {"kb": "a"})
+    again = load_policy(tmp_path / "policy.safetensors", {"kb": "a"})
     fresh = queries(50, 1)[0]
     assert again.calls(fresh) == policy.calls(fresh)
     assert torch.equal(again.scores(fresh), policy.scores(fresh))
@@ -67,7 +67,7 @@ def test_a_saved_policy_chooses_the_same(tmp_path: Path) -> None:
     )
     (tmp_path / "policy.safetensors").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="is damaged"):
-        load_policy(tmp_path / "policy.safetensors")
+        load_policy(tmp_path / "policy.safetensors", {"kb": "a"})
 
 
 def test_a_run_reports_what_its_adaptive_budget_promised(

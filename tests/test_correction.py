@@ -266,17 +266,32 @@ def test_a_saved_correction_computes_the_same(
     fitted = fit(model, known[:40], shared(model, 40), 3, Recipe(parts=("both",)))
     path = correction_path(tmp_path, "0" * 8, 3, Recipe(parts=("both",)))
     assert path != correction_path(tmp_path, "1" * 8, 3, Recipe(parts=("both",)))
-    save_correction(path, fitted)
-    again = load_correction(path, fitted.plan.sampler)
+    of = {"kb": "0" * 8, "model": "m"}
+    save_correction(path, fitted, of)
+    again = load_correction(path, fitted.plan.sampler, of)
     assert again.plan.steps == fitted.plan.steps
     noise, conditioning = shared(model, 4), model.encode(queries[:4])
     both = [run_corrected(model, c, conditioning, noise, [0] * 4).latents for c in (fitted, again)]
     assert torch.equal(*both)
     with pytest.raises(UsageError, match="another plan"):
-        load_correction(path, build_sampler("ddim", model.scheduler_config, 10, "trailing"))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UsageError, match="is damaged"):
-        load_correction(path, fitted.plan.sampler)
+        load_correction(path, build_sampler("ddim", model.scheduler_config, 10, "trailing"), of)
+    for field in of:
+        with pytest.raises(UsageError, match=f"another {field}"):
+            load_correction(path, fitted.plan.sampler, of | {field: "other"})
+    other = correction_path(tmp_path, "0" * 8, 4, Recipe(parts=("both",)))
+    path.rename(other)
+    with pytest.raises(UsageError, match="another name"):  # of other calls, under this name
+        load_correction(other, fitted.plan.sampler, of)
+    other.rename(path)
+    original = path.read_bytes()
+    for damaged in (original[:-9], original[:-9] + bytes([original[-9] ^ 1]) + original[-8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=f"{path.name}' is damaged"):
+            load_correction(path, fitted.plan.sampler, of)
+    broken = replace(fitted, predicted_error=torch.tensor([torch.nan]))
+    save_correction(path, broken, of)
+    with pytest.raises(UsageError, match="predicted_error is not made of finite numbers"):
+        load_correction(path, fitted.plan.sampler, of)
 
 
 def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redi.errors import UsageError
-from redi.files import read_json
 from redi.knowledge_base import Column, Entry, KnowledgeBase, Manifest, Writer
+from redi.reading import read_json
 from redi.retrieval import ExactSearch, IndexedSearch, open_search
 from redi.retrieval.finders import Scan
 from redi.retrieval.indexed import IndexedSearch as Search

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from redi.errors import UsageError
-from redi.files import read_json
+from redi.reading import read_json
 
 _SPLITS = {"kb": "train", "query": "val"}
 LAYOUT = "ROOT/annotations/captions_train2014.json and ROOT/annotations/captions_val2014.json"

@@ -3,11 +3,12 @@
 from redi.knowledge_base.journal import Journal, all_shards, stated_error
 from redi.knowledge_base.manifest import Column, Manifest
 from redi.knowledge_base.merge import copy_kb, merge
+from redi.knowledge_base.prompts import Entry
 from redi.knowledge_base.reader import KnowledgeBase, complete_count
 from redi.knowledge_base.steps import step_group
 from redi.knowledge_base.subset import Choice, subset
 from redi.knowledge_base.verify import leftovers, verify
-from redi.knowledge_base.writer import Entry, Writer, predicted_bytes
+from redi.knowledge_base.writer import Writer, predicted_bytes
 
 __all__ = [
     "Choice",

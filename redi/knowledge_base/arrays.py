@@ -6,19 +6,22 @@ memory; a positioned read from the same page cache does neither.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from redi.errors import UsageError
+from redi.knowledge_base.manifest import Column
+from redi.knowledge_base.precision import SCALE, scale_shape
+from redi.reading import open_below
+from redi.tensor_files import header_of, read_header
 
-_TYPES = {"F32": "float32", "F16": "float16", "I8": "int8"}
+#: the format's names of the types that columns are stored in
+CODES = {"float32": "F32", "float16": "F16", "int8": "I8"}
 _OPEN = 128  # files kept open: far below the usual limit of 1024
 
 
@@ -29,9 +32,6 @@ class Placed:
     path: Path
     descriptor: int
     offset: int
-    dtype: np.dtype
-    shape: tuple[int, ...]
-
     row_bytes: int
 
     def read_into(self, out: memoryview, first: int) -> None:
@@ -50,43 +50,36 @@ class Placed:
 
 def laid_out(arrays: Mapping[str, np.ndarray]) -> list[memoryview]:
     """A safetensors file as pieces to write one after the other, without copying the arrays."""
-    codes = {name: code for code, name in _TYPES.items()}
-    header, pieces, end = {}, [], 0
-    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
-        piece = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        header[name] = {
-            "dtype": codes[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + len(piece)],
-        }
-        pieces.append(piece)
-        end += len(piece)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return [memoryview(len(text).to_bytes(8, "little") + text), *pieces]
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header = header_of([(name, CODES[a.dtype.name], a.shape) for name, a in ordered])
+    pieces = [
+        memoryview(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data) for _, a in ordered
+    ]
+    return [memoryview(header), *pieces]
 
 
 class ArrayFiles:
-    """Opens safetensors files and keeps the most recently used ones open."""
+    """Opens the safetensors files of a KB and keeps the most recently used ones open."""
 
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, tuple[int, dict[str, Placed]]] = OrderedDict()
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open: OrderedDict[str, tuple[int, dict[str, Placed]]] = OrderedDict()
 
-    def __getitem__(self, path: Path) -> dict[str, Placed]:
-        """The arrays of a file by name."""
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path][1]
+    def open(self, name: str, rows: int, columns: list[Column]) -> dict[str, Placed]:
+        """The arrays of a file by name; they must be those of `rows` rows of these columns."""
+        if name in self._open:
+            self._open.move_to_end(name)
+            return self._open[name][1]
+        descriptor = open_below(self.root, name, "the KB file")
         try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise UsageError(
-                f"the KB file {str(path)!r} is missing: run 'redi kb verify'"
-            ) from None
-        self._open[path] = (descriptor, _placed(path, descriptor))
+            placed = _placed(self.root / name, descriptor, rows, columns)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._open[name] = (descriptor, placed)
         if len(self._open) > _OPEN:
             os.close(self._open.popitem(last=False)[1][0])
-        return self._open[path][1]
+        return placed
 
     def close(self) -> None:
         """Close every file."""
@@ -97,23 +90,29 @@ class ArrayFiles:
         self.close()
 
 
-def _placed(path: Path, descriptor: int) -> dict[str, Placed]:
-    """Read a safetensors header: 8 bytes of length, JSON, then the arrays."""
+def _placed(path: Path, descriptor: int, rows: int, columns: list[Column]) -> dict[str, Placed]:
+    """Where the columns of a group are, after comparing the file's header with the manifest."""
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for column in columns:
+        expected[column.name] = (CODES[column.dtype], (rows, *column.shape))
+        if column.dtype == "int8":
+            expected[column.name + SCALE] = ("F32", (rows, *scale_shape(column.shape)))
     try:
-        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-        if not 0 < length <= os.fstat(descriptor).st_size:
-            raise ValueError(f"a header of {length} bytes")
-        header = json.loads(os.pread(descriptor, length, 8))
-        header.pop("__metadata__", None)
-        return {name: _place(path, descriptor, 8 + length, item) for name, item in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        os.close(descriptor)
+        found, _ = read_header(descriptor)
+        if set(found) != set(expected):
+            raise ValueError(f"it holds {sorted(found)} in place of {sorted(expected)}")
+        for name, (dtype, shape) in expected.items():
+            extent = found[name]
+            if (extent.dtype, extent.shape) != (dtype, shape):
+                raise ValueError(
+                    f"{name} is {extent.dtype} {list(extent.shape)} in place of "
+                    f"{dtype} {list(shape)}"
+                )
+    except ValueError as error:
         raise UsageError(
             f"the KB file {str(path)!r} is damaged ({error}): run 'redi kb verify'"
         ) from None
-
-
-def _place(path: Path, descriptor: int, start: int, item: dict[str, Any]) -> Placed:
-    dtype, shape = np.dtype(_TYPES[item["dtype"]]), tuple(item["shape"])
-    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    return Placed(path, descriptor, start + item["data_offsets"][0], dtype, shape, row_bytes)
+    return {
+        name: Placed(path, descriptor, extent.start, (extent.stop - extent.start) // rows)
+        for name, extent in found.items()
+    }

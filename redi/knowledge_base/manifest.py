@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from redi.errors import UsageError
-from redi.files import commit_json, read_sealed, sealed, write_json
+from redi.files import commit_json, usable_folder, write_json
 from redi.knowledge_base.precision import PRECISIONS, row_bytes
+from redi.reading import read_sealed, sealed, whole
 
 #: 2 added checksums, stored precisions, file names with a hash, and subsets
 FORMAT = 2
 _READABLE = (1, FORMAT)
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")  # names of groups, which are folders, and of columns
+_TAKEN = ("journal", "index", "corrections", "prompts")  # folders of something else
+#: fields of an identity that readers compute with, where they are there
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "sampler": (str,),
+    "steps": (int,),
+    "key_step": (int, type(None)),
+    "stored_steps": (list,),
+    "latent_shape": (list,),
+    "noise_policy": (str,),
+    "noise_bank_size": (int,),
+    "noise_seed": (int,),
+    "model_hash": (str,),
+    "scheduler": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,7 @@ class Manifest:
     def read(root: Path) -> Manifest:
         """Read and check `manifest.json`."""
         path = manifest_path(root)
-        if not path.is_file():
+        if not usable_folder(root, "kb.dir") or not os.path.lexists(path):
             raise UsageError(
                 f"kb.dir={str(root)!r} holds no knowledge base: run 'redi kb build', or name the "
                 "folder that holds manifest.json"
@@ -103,21 +122,18 @@ class Manifest:
                 f"1 to {FORMAT}: use the version of redi that wrote it or build again"
             )
         try:
-            columns = tuple(Column(g, n, tuple(s), d) for g, n, s, d in content["columns"])
-            unknown = {column.dtype for column in columns} - set(PRECISIONS.values())
-            if unknown:
-                raise ValueError(f"columns of type {', '.join(map(str, unknown))}")
             return Manifest(
-                dict(content["identity"]),
-                columns,
-                int(content["shard_size"]),
-                content.get("origin"),
-                content["made_with"],
+                _identity(content["identity"]),
+                _columns(content["columns"]),
+                whole(content["shard_size"], 1, 1 << 24),
+                _origin(content.get("origin")),
+                {str(name): str(v) for name, v in dict(content["made_with"]).items()},
                 version,
             )
         except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UsageError(
-                f"the KB manifest {str(path)!r} is damaged ({error}): build it again"
+                f"the KB manifest {str(path)!r} is damaged ({reason}): build it again"
             ) from None
 
     def require_same(self, other: Manifest, root: Path) -> None:
@@ -128,6 +144,46 @@ class Manifest:
                 f"kb.dir={str(root)!r} was built with another setting ({'; '.join(differences)}): "
                 "match it, or leave kb.dir unset to build a KB for this setting"
             )
+
+
+def _identity(given: Any) -> dict[str, Any]:
+    """The identity, with the fields that readers rely on as they must be."""
+    identity = dict(given)
+    for name, kinds in _FIELDS.items():
+        if name in identity and type(identity[name]) not in kinds:
+            raise ValueError(f"{name} is {json.dumps(identity[name])[:40]}")
+    for name in ("key_step", "steps"):
+        if identity.get(name) is not None:
+            whole(identity[name], 1, 1 << 20)
+    for name in ("stored_steps", "latent_shape"):
+        for number in identity.get(name, []):
+            whole(number)
+    return identity
+
+
+def _columns(given: Any) -> tuple[Column, ...]:
+    """The columns, whose names are safe as names of folders and whose rows have a size."""
+    columns = tuple(Column(g, n, tuple(s), d) for g, n, s, d in given)
+    for column in columns:
+        if not _WORD.fullmatch(column.group) or column.group in _TAKEN:
+            raise ValueError(f"a group cannot be named {column.group[:40]!r}")
+        if not _WORD.fullmatch(column.name):
+            raise ValueError(f"a column cannot be named {column.name[:40]!r}")
+        if column.dtype not in PRECISIONS.values():
+            raise ValueError(f"columns of type {str(column.dtype)[:40]}")
+        if len(column.shape) > 8 or (column.dtype == "int8" and len(column.shape) < 2):
+            raise ValueError(f"{column.group}/{column.name} has {len(column.shape)} dimensions")
+        whole(prod(whole(length, 1) for length in column.shape))
+    names = [(column.group, column.name) for column in columns]
+    if not names or len(set(names)) != len(names):
+        raise ValueError("its columns are not different from each other, or there are none")
+    return columns
+
+
+def _origin(given: Any) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    return {"rows": whole(given["rows"], 1), "of": str(given["of"]), "chosen": str(given["chosen"])}
 
 
 def manifest_path(root: Path) -> Path:

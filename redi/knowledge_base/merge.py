@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from redi.files import is_free, require_space, write_durably
 from redi.knowledge_base.journal import Journal, all_shards, committed, journal_path
 from redi.knowledge_base.manifest import Manifest, manifest_path
 from redi.knowledge_base.writer import Writer
+from redi.reading import open_below, refuse_link, sha256
 
 _CHUNK = 4 << 20
 
@@ -40,7 +42,7 @@ def merge(target: Path, sources: list[Path]) -> int:
     require_space(target, sum(journal.bytes for _, journal in planned.values()))
     Writer(target, manifest, manifest.made_with or {})
     for _, (source, journal) in sorted(planned.items()):
-        copy_shard(source, journal, target)
+        copy_shard(source, journal, target, manifest)
     return len(planned)
 
 
@@ -48,11 +50,11 @@ def _plan(target: Path, sources: list[Path], manifest: Manifest) -> dict[int, tu
     """Which shard comes from where; refuses two that differ."""
     size, known = manifest.shard_size, {}
     if target.is_dir():
-        known = {s: (target, Journal.read(target, s, size)) for s in all_shards(target)}
+        known = {s: (target, Journal.read(target, s, manifest)) for s in all_shards(target)}
     there = set(known)
     for source in sources:
         for shard in all_shards(source):
-            journal = Journal.read(source, shard, size)
+            journal = Journal.read(source, shard, manifest)
             if shard not in known:
                 known[shard] = (source, journal)
             elif known[shard][1].files != journal.files:
@@ -65,40 +67,41 @@ def _plan(target: Path, sources: list[Path], manifest: Manifest) -> dict[int, tu
     return {shard: item for shard, item in known.items() if shard not in there}
 
 
-def copy_shard(source: Path, journal: Journal, target: Path) -> None:
+def copy_shard(source: Path, journal: Journal, target: Path, manifest: Manifest) -> None:
     """Copy one shard's files, checking their hashes, and commit it."""
     for name, expected in journal.files.items():
         path = target / name
+        refuse_link(path.parent)
         if path.is_file() and path.stat().st_size == expected["bytes"]:
-            if files.sha256(path) == expected["sha256"]:
+            if sha256(path) == expected["sha256"]:
                 continue  # an interrupted merge has placed it
-        write_durably(path, partial(_copy, source / name, expected["sha256"]))
+        write_durably(path, partial(_copy, source, name, expected["sha256"]))
     if journal.commit(target):
         return
-    if Journal.read(target, journal.shard, journal.rows).files != journal.files:
+    if Journal.read(target, journal.shard, manifest).files != journal.files:
         raise UsageError(
             f"another writer has committed shard {journal.shard} of {str(target)!r} with other "
             "content: merge into another folder"
         )
 
 
-def _copy(source: Path, expected: str, temporary: Path) -> None:
-    digest = hashlib.sha256()
-    try:
-        with open(source, "rb") as read, open(temporary, "wb") as written:
-            while block := read.read(_CHUNK):
-                digest.update(block)
-                files.write(written.fileno(), block, temporary)
-    except FileNotFoundError:
-        raise UsageError(f"the KB file {str(source)!r} is missing: run 'redi kb verify'") from None
+def _copy(root: Path, name: str, expected: str, temporary: Path) -> None:
+    digest, shown = hashlib.sha256(), f"the KB file {str(root / name)!r}"
+    if not os.path.lexists(root / name):
+        raise UsageError(f"{shown} is missing: run 'redi kb verify'")
+    descriptor = open_below(root, name, "the KB file")
+    with open(descriptor, "rb") as read, open(temporary, "wb") as written:
+        while block := read.read(_CHUNK):
+            digest.update(block)
+            files.write(written.fileno(), block, temporary)
     if digest.hexdigest() != expected:
-        raise UsageError(f"the KB file {str(source)!r} was altered (hash differs): leave it out")
+        raise UsageError(f"{shown} was altered (hash differs): leave it out")
 
 
 def copy_kb(source: Path, target: Path) -> int:
     """Copy every committed shard into a new or interrupted copy; returns how many were copied."""
     manifest = Manifest.read(source)
-    journals = [Journal.read(source, s, manifest.shard_size) for s in all_shards(source)]
+    journals = [Journal.read(source, s, manifest) for s in all_shards(source)]
     if not journals:
         raise UsageError(f"{str(source)!r} has no complete shard: run 'redi kb build'")
     if not manifest_path(target).is_file() and not is_free(target):
@@ -111,7 +114,7 @@ def copy_kb(source: Path, target: Path) -> int:
     todo = [j for j in journals if not committed(target, j.shard)]
     for journal in journals:
         if committed(target, journal.shard):
-            there = Journal.read(target, journal.shard, manifest.shard_size)
+            there = Journal.read(target, journal.shard, manifest)
             if there.files != journal.files:
                 raise UsageError(
                     f"{str(journal_path(target, journal.shard))!r} is of another KB: "
@@ -120,5 +123,5 @@ def copy_kb(source: Path, target: Path) -> int:
     require_space(target, sum(journal.bytes for journal in todo))
     Writer(target, manifest, manifest.made_with or {})
     for journal in todo:
-        copy_shard(source, journal, target)
+        copy_shard(source, journal, target, manifest)
     return len(todo)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from redi.errors import UsageError
 
@@ -13,7 +14,16 @@ from redi.errors import UsageError
 PRECISIONS = {"full": "float32", "half": "float16", "int8": "int8"}
 SCALE = ".scale"  # a second array beside an 8-bit one
 _BLOCK = 1 << 20  # bytes of full precision rounded at a time: what a cache holds
-_LIMIT = {"float16": 65504.0, "int8": 3.4e38}
+LARGEST = float(np.finfo(np.float32).max)
+_LIMIT = {"float32": LARGEST, "float16": 65504.0, "int8": LARGEST}
+
+
+class NotFinite(ValueError):
+    """Row `row` of an array holds NaN or an infinity."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} is not finite")
+        self.row = row
 
 
 def precision(field: str, name: str, known: tuple[str, ...]) -> str:
@@ -42,6 +52,7 @@ def encode(array: np.ndarray, dtype: str, what: str) -> tuple[dict[str, np.ndarr
     """
     full = np.ascontiguousarray(array, np.float32)
     if dtype == "float32":
+        _require_range(torch.from_numpy(full), full, dtype, what)
         return {"": full}, 0.0
     stored = _half(full, what) if dtype == "float16" else _int8(full, what)
     some = slice(None, None, -(-len(full) // 16))
@@ -55,14 +66,14 @@ def _half(full: np.ndarray, what: str) -> dict[str, np.ndarray]:
     values, stored = torch.from_numpy(full), torch.empty(full.shape, dtype=torch.float16)
     rows = max(1, _BLOCK // max(1, full[:1].nbytes))
     for part, out in zip(values.split(rows), stored.split(rows), strict=True):
-        _require_range(part, "float16", what)
+        _require_range(part, full, "float16", what)
         out.copy_(part)
     return {"": stored.numpy()}
 
 
 def _int8(full: np.ndarray, what: str) -> dict[str, np.ndarray]:
     values = torch.from_numpy(full)
-    _require_range(values, "int8", what)
+    _require_range(values, full, "int8", what)
     channels = values.reshape(len(full), *scale_shape(full.shape[1:]), -1)
     scale = channels.abs().amax(-1) / 127
     safe = torch.where(scale > 0, scale, 1)[..., None]
@@ -70,13 +81,31 @@ def _int8(full: np.ndarray, what: str) -> dict[str, np.ndarray]:
     return {"": integers.reshape(full.shape).numpy(), SCALE: scale.numpy()}
 
 
-def _require_range(values: torch.Tensor, dtype: str, what: str) -> None:
+def _require_range(values: Tensor, full: np.ndarray, dtype: str, what: str) -> None:
+    """Refuse `values`, a part of all rows `full`, that are not finite or too large."""
+    if within(values, _LIMIT[dtype]):
+        return
+    row = first_not_finite(torch.from_numpy(full))
+    if row is not None:
+        raise NotFinite(row)
+    raise UsageError(
+        f"{what} holds values that {dtype} cannot: store it with full precision "
+        "(kb.key_precision=full, kb.value_precision=full)"
+    )
+
+
+def within(values: Tensor, limit: float = LARGEST) -> bool:
+    """Whether all values are finite and at most `limit` in size; one pass over memory."""
+    if values.numel() == 0:
+        return True
     low, high = torch.aminmax(values)
-    if not max(-float(low), float(high)) <= _LIMIT[dtype] or not low <= high:  # NaN: refused
-        raise UsageError(
-            f"{what} holds values that {dtype} cannot: store it with full precision "
-            "(kb.key_precision=full, kb.value_precision=full)"
-        )
+    return max(-float(low), float(high)) <= limit and bool(low <= high)  # NaN: no order
+
+
+def first_not_finite(rows: Tensor) -> int | None:
+    """The first of rows (N, ...) that holds NaN or an infinity."""
+    bad = ~rows.reshape(len(rows), -1).isfinite().all(1)
+    return int(bad.to(torch.uint8).argmax()) if bool(bad.any()) else None
 
 
 def decode(stored: Mapping[str, np.ndarray], dtype: str) -> np.ndarray:

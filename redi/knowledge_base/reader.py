@@ -7,68 +7,44 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.files import sha256
-from redi.knowledge_base.arrays import ArrayFiles
 from redi.knowledge_base.journal import all_shards, journal_path, prefix
-from redi.knowledge_base.manifest import Column, Manifest
-from redi.knowledge_base.precision import SCALE, decode
+from redi.knowledge_base.manifest import Manifest
+from redi.knowledge_base.precision import first_not_finite, within
+from redi.knowledge_base.rows import Rows
 from redi.knowledge_base.steps import step_group, step_of
 from redi.knowledge_base.verify import check_files
-from redi.knowledge_base.writer import Entry
+from redi.reading import sha256
 
 
-class KnowledgeBase:
+class KnowledgeBase(Rows):
     """The first `count` trajectories of a knowledge base (all complete shards by default)."""
 
     def __init__(self, root: Path, count: int | None = None, hashes: bool = True) -> None:
-        self.root, self.manifest = root, Manifest.read(root)
-        journals = prefix(root, self.manifest.shard_size)
+        manifest = Manifest.read(root)
+        journals = prefix(root, manifest)
         available = sum(journal.rows for journal in journals)
         if available == 0:
             raise UsageError(f"kb.dir={str(root)!r} has no complete shard: {_way_on(root)}")
-        if self.manifest.origin is not None and available != self.manifest.origin["rows"]:
+        if manifest.origin is not None and available != manifest.origin["rows"]:
             raise UsageError(
                 f"kb.dir={str(root)!r} is a subset that was interrupted at {available} of "
-                f"{self.manifest.origin['rows']} trajectories: run the same command again"
+                f"{manifest.origin['rows']} trajectories: run the same command again"
             )
-        self.count = available if count is None else count
-        if self.count < 1:
+        chosen = available if count is None else count
+        if chosen < 1:
             raise UsageError(f"kb.size={count} is too small: use at least 1")
-        if self.count > available:
+        if chosen > available:
             raise UsageError(
                 f"kb.size={count} is more than the {available} trajectories in "
                 f"{str(root)!r}: run 'redi kb build' with this size or ask for fewer"
             )
-        self.shards = range(self.manifest.shards(self.count))
-        self.journals = journals[: len(self.shards)]
+        self.shards = range(manifest.shards(chosen))
+        super().__init__(root, manifest, journals[: len(self.shards)], chosen)
         for journal in self.journals:
             check_files(root, journal, hashes)
-        self._columns = {(c.group, c.name): c for c in self.manifest.columns}
-
-    def __len__(self) -> int:
-        return self.count
-
-    @cached_property
-    def prompts(self) -> list[str]:
-        return self._table("prompt")
-
-    @cached_property
-    def indices(self) -> list[int]:
-        """Number of each trajectory in the recipe that it was made by."""
-        return self._table("index")
-
-    @cached_property
-    def noise_ids(self) -> np.ndarray:
-        """Noise id of each trajectory, int64 (count,)."""
-        return np.array(self._table("noise_id"), np.int64)
-
-    def entries(self, rows: list[int]) -> list[Entry]:
-        """Rows of the prompt table."""
-        return [Entry(self.indices[r], self.prompts[r], int(self.noise_ids[r])) for r in rows]
 
     @cached_property
     def content_hash(self) -> str:
@@ -138,90 +114,21 @@ class KnowledgeBase:
                 f"{', '.join(map(str, known)) or 'none'}): use one of these or build it again"
             )
         group = step_group(step)
-        return self.column(group, name) if rows is None else self.gather(group, name, rows)
-
-    def has(self, group: str, name: str) -> bool:
-        return (group, name) in self._columns
-
-    def column(self, group: str, name: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Rows `first` to `last` (excluded) of a column (n, ...), float32, copied into memory."""
-        column = self._column(group, name)
-        size, stop = self.manifest.shard_size, self.count if last is None else last
-        out = self._empty(column, stop - first)
-        views, done = _bytes(out), first
-        while done < stop:
-            shard, start = divmod(done, size)
-            taken = min(size - start, stop - done)
-            self._read(column, shard, start, views, done - first, taken)
-            done += taken
-        return torch.from_numpy(decode(out, column.dtype))
-
-    def gather(self, group: str, name: str, rows: Tensor) -> Tensor:
-        """Rows of a column by trajectory index: float32 (..., *shape) for `rows` of shape (...)."""
-        column = self._column(group, name)
-        stored = self.stored(group, name, rows.flatten().tolist())
-        values = torch.from_numpy(decode(stored, column.dtype))
-        return values.reshape(*rows.shape, *column.shape)
-
-    def stored(self, group: str, name: str, rows: list[int]) -> dict[str, np.ndarray]:
-        """Rows of a column as they are stored (see `precision.encode`)."""
-        column, size = self._column(group, name), self.manifest.shard_size
-        if rows and not 0 <= min(rows) <= max(rows) < self.count:
-            raise IndexError(f"rows {min(rows)} to {max(rows)} of {self.count}")
-        out = self._empty(column, len(rows))
-        for suffix, view in _bytes(out).items():
-            width = len(view) // max(1, len(rows))
-            for place, row in enumerate(rows):
-                shard, first = divmod(row, size)
-                array = self._files[self._paths[shard][group]][name + suffix]
-                array.read_into(view[place * width : (place + 1) * width], first)
-        return out
-
-    @cached_property
-    def _files(self) -> ArrayFiles:
-        return ArrayFiles()
-
-    @cached_property
-    def _paths(self) -> list[dict[str, Path]]:
-        return [{n.split("/")[0]: self.root / n for n in j.files} for j in self.journals]
-
-    def _column(self, group: str, name: str) -> Column:
-        if (group, name) not in self._columns:
-            known = ", ".join(sorted(f"{g}/{n}" for g, n in self._columns))
-            raise UsageError(f"the KB has no {group!r} {name!r}; it stores {known}")
-        return self._columns[group, name]
-
-    def _empty(self, column: Column, rows: int) -> dict[str, np.ndarray]:
-        out = {"": np.empty((rows, *column.shape), column.dtype)}
-        if column.dtype == "int8":
-            out[SCALE] = np.empty((rows, *column.shape[:-2]), np.float32)
-        return out
-
-    def _read(
-        self, column: Column, shard: int, first: int, out: dict[str, memoryview], at: int, n: int
-    ) -> None:
-        placed = self._files[self._paths[shard][column.group]]
-        for suffix, view in out.items():
-            array = placed[column.name + suffix]
-            width = array.row_bytes
-            array.read_into(view[at * width : (at + n) * width], first)
-
-    def _table(self, name: str) -> list:
-        import pyarrow.parquet as pq  # 28 MB that a search by keys alone does without
-
-        values: list = []
-        for paths in self._paths:
-            values += pq.read_table(paths["prompts"], columns=[name])[name].to_pylist()
-        return values[: self.count]
+        found = self.column(group, name) if rows is None else self.gather(group, name, rows)
+        if not within(found):
+            flat = found.reshape(-1, *self._columns[group, name].shape)
+            place = first_not_finite(flat) or 0
+            row = place if rows is None else int(rows.flatten()[place])
+            raise UsageError(
+                f"the KB {str(self.root)!r} holds {name} after step {step} of trajectory {row} "
+                "that is not finite: leave that trajectory out ('redi kb subset') or build again"
+            )
+        return found
 
 
 def complete_count(root: Path, manifest: Manifest) -> int:
     """Trajectories in the unbroken run of complete shards from the first."""
-    return sum(journal.rows for journal in prefix(root, manifest.shard_size))
-
-
-def _bytes(arrays: dict[str, np.ndarray]) -> dict[str, memoryview]:
-    return {suffix: array.reshape(-1).view(np.uint8).data for suffix, array in arrays.items()}
+    return sum(journal.rows for journal in prefix(root, manifest))
 
 
 def _way_on(root: Path) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from redi.errors import UsageError
-from redi.files import sha256
-from redi.knowledge_base.journal import Journal
+from redi.files import is_partial
+from redi.knowledge_base.journal import FILE_NAME, Journal, committed
 from redi.knowledge_base.manifest import Manifest
+from redi.reading import digest_of, open_below
 
 
 def verify(root: Path, shards: Iterable[int], hashes: bool = True) -> int:
@@ -16,29 +18,62 @@ def verify(root: Path, shards: Iterable[int], hashes: bool = True) -> int:
 
     Raises `UsageError` naming the first file that is missing, truncated or altered.
     """
-    size = Manifest.read(root).shard_size
-    return sum(check_files(root, Journal.read(root, shard, size), hashes) for shard in shards)
+    manifest = Manifest.read(root)
+    return sum(check_files(root, Journal.read(root, shard, manifest), hashes) for shard in shards)
 
 
 def check_files(root: Path, journal: Journal, hashes: bool) -> int:
     """Check one shard's files: sizes always, content where `hashes`."""
     fix = f"delete journal/{journal.shard:05d}.json and run 'redi kb build' to make it again"
     for name, expected in journal.files.items():
-        path = root / name
-        if not path.is_file():
-            raise UsageError(f"the KB file {str(path)!r} is missing: {fix}")
-        size = path.stat().st_size
+        shown = f"the KB file {str(root / name)!r}"
+        if not os.path.lexists(root / name):
+            raise UsageError(f"{shown} is missing: {fix}")
+        descriptor = open_below(root, name, "the KB file")
+        size = os.fstat(descriptor).st_size
         if size != expected["bytes"]:
-            raise UsageError(
-                f"the KB file {str(path)!r} has {size} bytes in place of {expected['bytes']}: {fix}"
-            )
-        if hashes and sha256(path) != expected["sha256"]:
-            raise UsageError(f"the KB file {str(path)!r} was altered (hash differs): {fix}")
+            os.close(descriptor)
+            raise UsageError(f"{shown} has {size} bytes in place of {expected['bytes']}: {fix}")
+        if not hashes:
+            os.close(descriptor)
+        elif digest_of(descriptor) != expected["sha256"]:
+            raise UsageError(f"{shown} was altered (hash differs): {fix}")
     return len(journal.files)
 
 
-def leftovers(root: Path, journals: Iterable[Journal]) -> list[Path]:
-    """Data files that belong to no committed shard: an interrupted writer's, never read."""
-    named = {name for journal in journals for name in journal.files}
-    data = [*root.glob("*/*.safetensors"), *root.glob("*/*.parquet")]
-    return sorted(p for p in data if str(p.relative_to(root)) not in named)
+def leftovers(root: Path, manifest: Manifest) -> list[Path]:
+    """What writers that were interrupted or came second have left: files that are never read.
+
+    Temporary files, and files with a shard's name and a content hash in it that no journal entry
+    names. A shard whose entry cannot be read keeps its files, and so does every name that this
+    version did not give.
+    """
+    named: dict[int, set[str] | None] = {}
+    found = []
+    for group in (*manifest.groups, "prompts"):
+        if (root / group).is_symlink():
+            continue
+        for path in (root / group).glob("*"):
+            if is_partial(path.name):
+                found.append(path)
+                continue
+            parts = FILE_NAME.fullmatch(f"{group}/{path.name}")
+            if not parts or not parts[3] or path.is_symlink():
+                continue
+            shard = int(parts[2])
+            if shard not in named:
+                named[shard] = _named(root, shard, manifest)
+            mine = named[shard]
+            if mine is not None and f"{group}/{path.name}" not in mine:
+                found.append(path)
+    return sorted(found)
+
+
+def _named(root: Path, shard: int, manifest: Manifest) -> set[str] | None:
+    """Files that a shard's entry names, none without one; None: it cannot be read."""
+    if not committed(root, shard):
+        return set()
+    try:
+        return set(Journal.read(root, shard, manifest).files)
+    except UsageError:
+        return None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,25 @@ import numpy as np
 
 from redi import files
 from redi.errors import UsageError
-from redi.files import disk_errors, require_space, sweep_partials, temporary_name
+from redi.files import (
+    disk_errors,
+    is_free,
+    require_space,
+    sweep_partials,
+    temporary_name,
+    usable_folder,
+)
 from redi.knowledge_base.arrays import laid_out
-from redi.knowledge_base.journal import Journal, committed
-from redi.knowledge_base.manifest import FORMAT, Manifest, manifest_path
-from redi.knowledge_base.precision import encode
+from redi.knowledge_base.journal import Journal, all_shards
+from redi.knowledge_base.manifest import FORMAT, Column, Manifest, manifest_path
+from redi.knowledge_base.precision import NotFinite, encode
+from redi.knowledge_base.prompts import Entry, laid_out_table
+from redi.knowledge_base.steps import step_of
+from redi.reading import refuse_link
 
 _HASHED = 12  # digits of a file's hash in its name
 _CHUNK = 4 << 20  # bytes written at a time
 _ROW_OVERHEAD = 512  # bytes of a prompt, its share of headers and journals
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One trajectory's row in the prompt table."""
-
-    index: int
-    prompt: str
-    noise_id: int
 
 
 class Writer:
@@ -45,7 +45,11 @@ class Writer:
 
     def __init__(self, root: Path, manifest: Manifest, made_with: dict[str, str]) -> None:
         self.root, self.manifest = root, manifest
-        if not manifest_path(root).is_file():
+        if not usable_folder(root, "kb.dir") or not os.path.lexists(manifest_path(root)):
+            if not is_free(root):
+                raise UsageError(
+                    f"kb.dir={str(root)!r} holds something else: choose an empty or new folder"
+                )
             replace(manifest, made_with=made_with).write(root)
         found = Manifest.read(root)
         manifest.require_same(found, root)
@@ -71,10 +75,13 @@ class Writer:
             raise UsageError(
                 f"kb.first={first} does not start a shard: use a multiple of kb.shard_size={size}"
             )
+        if count < 1:
+            raise UsageError(f"kb.size={count} is too small: use at least 1")
         shards = range(first // size, self.manifest.shards(first + count))
-        todo = [shard for shard in shards if not committed(self.root, shard)]
-        require_space(self.root, predicted_bytes(self.manifest, len(todo) * size))
-        return todo
+        there = {shard for shard in all_shards(self.root) if shard in shards}
+        lacking = len(shards) - len(there)  # before a list of them, which may not fit into memory
+        require_space(self.root, predicted_bytes(self.manifest, lacking * size))
+        return [shard for shard in shards if shard not in there]
 
     def write(
         self, shard: int, arrays: dict[tuple[str, str], np.ndarray], entries: list[Entry]
@@ -89,12 +96,15 @@ class Writer:
         if [entry.index for entry in entries] != list(range(first, first + size)):
             raise ValueError(f"shard {shard} needs the entries {first} to {first + size - 1}")
         stored, errors = {}, {}
-        for column in self.manifest.columns:
+        for column in sorted(self.manifest.columns, key=lambda c: (step_of(c.group) or 0, c.name)):
             key, array = (column.group, column.name), arrays[column.group, column.name]
             if array.shape != (size, *column.shape):
                 raise ValueError(f"{column.group}/{column.name} has shape {array.shape}")
             what = f"{column.group}/{column.name} of shard {shard}"
-            stored[key], errors["/".join(key)] = encode(array, column.dtype, what)
+            try:
+                stored[key], errors["/".join(key)] = encode(array, column.dtype, what)
+            except NotFinite as error:
+                raise UsageError(_not_finite(column, entries[error.row])) from None
         return self.write_stored(shard, stored, entries, errors)
 
     def write_stored(
@@ -114,7 +124,7 @@ class Writer:
                 if its == group
             }
             pieces.append((group, "safetensors", laid_out(tensors)))
-        pieces.append(("prompts", "parquet", [memoryview(_table(entries))]))
+        pieces.append(("prompts", "parquet", [memoryview(laid_out_table(entries))]))
         with disk_errors(self.root):
             found = self._place(shard, pieces)
         won = Journal(shard, len(entries), found, errors).commit(self.root)
@@ -138,6 +148,7 @@ class Writer:
                 for group, kind, parts in pieces:
                     label = self.root / group / f"{shard:05d}.{kind}"
                     files.make_folder(label.parent)
+                    refuse_link(label.parent)
                     temporaries.append(temporary_name(label))
                     written.append(pool.submit(_write, temporaries[-1], parts, label))
                     hashed.append(pool.submit(_hash, parts))
@@ -159,9 +170,19 @@ class Writer:
 
     def _withdraw(self, shard: int, mine: set[str]) -> None:
         """Remove files of a shard that another writer has committed with other content."""
-        winner = Journal.read(self.root, shard, self.manifest.shard_size).files
+        winner = Journal.read(self.root, shard, self.manifest).files
         for name in mine - set(winner):
             files.remove(self.root / name)
+
+
+def _not_finite(column: Column, entry: Entry) -> str:
+    step = step_of(column.group)
+    where = f"after step {step}" if step is not None else f"in {column.group}"
+    return (
+        f"trajectory {entry.index} ({entry.prompt[:80]!r}) has {column.name} that is not finite "
+        f"{where}, so its shard is not kept: the model or the sampler gave it, most often by "
+        "overflow of float16 (use float32 or bfloat16) or by a schedule that does not fit the model"
+    )
 
 
 def _write(temporary: Path, parts: list[memoryview], label: Path) -> None:
@@ -186,19 +207,3 @@ def _hash(parts: list[memoryview]) -> str:
 def predicted_bytes(manifest: Manifest, rows: int) -> int:
     """Bytes on disk that so many trajectories will need; a little more than the arrays."""
     return rows * (manifest.row_bytes + _ROW_OVERHEAD)
-
-
-def _table(entries: Sequence[Entry]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table(
-        {
-            "index": pa.array([entry.index for entry in entries], pa.int64()),
-            "prompt": pa.array([entry.prompt for entry in entries], pa.string()),
-            "noise_id": pa.array([entry.noise_id for entry in entries], pa.int64()),
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

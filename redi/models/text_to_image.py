@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.files import read_json
 from redi.models.base import Conditioning, Watch
 from redi.models.content import content_hash, weighted_parts
 from redi.models.families import family_called, family_of
 from redi.models.meter import CallMeter
+from redi.reading import read_json
 from redi.samplers.state import Predict
 
 

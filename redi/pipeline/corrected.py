@@ -18,7 +18,12 @@ from redi.inference import step_group
 from redi.knowledge_base import KnowledgeBase
 from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
 from redi.methods.corrected.predict import Prediction
-from redi.methods.corrected.store import correction_path, load_correction, save_correction
+from redi.methods.corrected.store import (
+    correction_path,
+    fitted_to,
+    load_correction,
+    save_correction,
+)
 from redi.pipeline.coarse import SUPPORTED, Probe, ProbeProxy
 from redi.pipeline.identity import model_identity, require_same, schedule_identity
 from redi.pipeline.recording import LEVELS, query
@@ -67,7 +72,7 @@ def fitted(pipe: Any, kb: KnowledgeBase, calls: int) -> Correction:
             f"num_inference_steps={calls} has no fitted correction beside the KB "
             f"{str(kb.root)!r}: call redi.fit(pipe, kb, num_inference_steps={calls}, ...) once"
         )
-    return load_correction(path, chosen.sampler)
+    return load_correction(path, chosen.sampler, fitted_to(kb))
 
 
 def fit(
@@ -116,7 +121,7 @@ def fit(
             correction = _fit(opened, chosen, look)
     finally:
         detach(pipe)
-    save_correction(path, correction)
+    save_correction(path, correction, fitted_to(opened))
     return path
 
 

@@ -31,6 +31,8 @@ class Retrieval:
                 f"the KB {str(kb.root)!r} has several noises (noise.policy=bank) and a pipeline "
                 "does not say which one a call starts from: use a KB with one noise"
             )
+        if max_distance is not None and not max_distance >= 0:
+            raise UsageError(f"max_distance={max_distance} is no distance: use 0 or more")
         self.kb, self.setting, self.max_distance, self.summary = kb, setting, max_distance, summary
         self._jumper: Jumper | None = None
         self._call: dict[str, Any] = {}
@@ -61,7 +63,7 @@ class Retrieval:
         found = jumper.search.search(state.latents, [0] * len(state), self.setting.neighbours)
         nearest = found.distances[:, 0].tolist()
         summary.distances += nearest
-        if self.max_distance is not None and max(nearest) > self.max_distance:
+        if self.max_distance is not None and not max(nearest) <= self.max_distance:
             summary.misses += len(state)
             summary.retrieval_seconds += now(state.latents.device) - start
             return state

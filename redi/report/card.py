@@ -7,6 +7,7 @@ from pathlib import Path
 
 from redi.files import write_durably
 from redi.knowledge_base import Journal, Manifest, all_shards, stated_error
+from redi.text import markdown_cell
 
 _CARD = """\
 ---
@@ -40,18 +41,18 @@ Check it with `redi kb verify FOLDER`, take it in with `redi kb import FOLDER TA
 
 def write_card(root: Path, manifest: Manifest) -> None:
     """Write `README.md` into an exported knowledge base."""
-    journals = [Journal.read(root, s, manifest.shard_size) for s in all_shards(root)]
+    journals = [Journal.read(root, s, manifest) for s in all_shards(root)]
     identity = manifest.identity
     shown = ("sampler", "steps", "key_step", "stored_steps", "guidance_scale", "noise_policy",
              "noise_seed", "model_hash", "data")  # fmt: skip
-    rows = [f"| {n} | `{json.dumps(identity[n])}` |" for n in shown if n in identity]
+    rows = [f"| {n} | {markdown_cell(json.dumps(identity[n]))} |" for n in shown if n in identity]
     columns = [
         f"| {c.group}/{c.name} | {list(c.shape)} | {c.dtype} | "
         f"{stated_error(journals, f'{c.group}/{c.name}'):.1e} |"
         for c in manifest.columns
     ]
     text = _CARD.format(
-        sampler=identity.get("sampler"),
+        sampler=markdown_cell(identity.get("sampler")),
         steps=identity.get("steps"),
         count=sum(journal.rows for journal in journals),
         rows="\n".join(rows),

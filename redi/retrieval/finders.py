@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from redi.errors import UsageError
 from redi.retrieval.keys import Keys
+from redi.retrieval.partitions import require_finite_keys
 from redi.retrieval.projection import Projection
 from redi.retrieval.threads import one_thread
 
@@ -43,7 +45,9 @@ class Scan:
         best = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
         for first in range(0, len(self.members), _BLOCK):
-            keys = _rows(self.keys, self.members[first : first + _BLOCK]).sub_(self.centre)
+            keys = _rows(self.keys, self.members[first : first + _BLOCK])
+            require_finite_keys(keys, self.members[first : first + _BLOCK])
+            keys = keys.sub_(self.centre)
             scores = torch.linalg.vector_norm(keys, dim=1).square() - 2 * (asked @ keys.T)
             mine = torch.arange(first, first + len(keys)).expand(len(queries), -1)
             best, rows = torch.cat([best, scores], 1), torch.cat([rows, mine], 1)
@@ -99,8 +103,15 @@ def project(keys: Keys, members: np.ndarray, width: int = WIDTH) -> tuple[Projec
     """Components fitted on a sample of the members, and the coordinates of all of them."""
     rows = torch.from_numpy(members)
     drawn = np.random.default_rng(0).permutation(len(members))[:_SAMPLE]
-    projection = Projection.fit(keys[rows[torch.from_numpy(np.sort(drawn))]], width)
-    parts = [projection(_rows(keys, rows[i : i + _BLOCK])) for i in range(0, len(rows), _BLOCK)]
+    sample = rows[torch.from_numpy(np.sort(drawn))]
+    fitted_on = keys[sample]
+    require_finite_keys(fitted_on, sample)
+    projection = Projection.fit(fitted_on, width)
+    parts = []
+    for i in range(0, len(rows), _BLOCK):
+        block = _rows(keys, rows[i : i + _BLOCK])
+        require_finite_keys(block, rows[i : i + _BLOCK])
+        parts.append(projection(block))
     return projection, torch.cat(parts)
 
 
@@ -123,7 +134,15 @@ def deserialized(data: Tensor) -> faiss.Index:
 
     array = data.numpy()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(array), len(array))  # type: ignore[attr-defined]
-    index: Any = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+    try:
+        index: Any = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+        if index.d != WIDTH:
+            raise RuntimeError(f"{index.d} numbers per key")
+    except RuntimeError:
+        raise UsageError(
+            "the index of the KB is no FAISS index of its keys: run 'redi kb index' or add "
+            "retrieval.rebuild_index=true to build it again"
+        ) from None
     index.referenced_objects = [array]
     return index
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from redi.errors import UsageError
 from redi.retrieval.finders import Finder
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import PartitionedSearch
@@ -38,6 +39,11 @@ class IndexedSearch(PartitionedSearch):
         members, flat = self.members[part].numpy(), queries.float()
         wanted = min(self.candidates(neighbours), len(members))
         found, bounds = self.finders[part].find(flat, wanted)
+        if found.max(initial=-1) >= len(members):
+            raise UsageError(
+                "the index holds other keys than the KB: run 'redi kb index' or add "
+                "retrieval.rebuild_index=true to build it again"
+            )
         proposed = np.where(found < 0, -1, members[found]).tolist()
         # query by query: the keys of one fit into the processor's cache, those of a batch do not
         with one_thread():

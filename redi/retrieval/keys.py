@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -30,8 +31,7 @@ class StoredKeys:
 
     def __init__(self, kb: KnowledgeBase, group: str, name: str) -> None:
         self.kb, self.group, self.name = kb, group, name
-        columns = {(c.group, c.name): c.shape for c in kb.manifest.columns}
-        self.width = int(np.prod(columns[group, name]))
+        self.width = prod(kb.shape(group, name))
 
     def __len__(self) -> int:
         return len(self.kb)

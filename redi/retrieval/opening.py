@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from redi import files
 from redi.errors import UsageError
-from redi.files import (
-    read_sealed,
-    remove,
-    sealed,
-    sha256,
-    sweep_partials,
-    write_durably,
-    write_json,
-)
 from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.precision import within
+from redi.reading import refuse_link
 from redi.retrieval.finders import (
+    WIDTH,
     Components,
     Finder,
     Partial,
@@ -35,6 +26,7 @@ from redi.retrieval.finders import (
     serialized,
 )
 from redi.retrieval.indexed import IndexedSearch
+from redi.retrieval.kept import load_index, save_index
 from redi.retrieval.keys import Keys, StoredKeys
 from redi.retrieval.kinds import INDEXES, resolve
 from redi.retrieval.projection import Projection
@@ -42,6 +34,22 @@ from redi.retrieval.search import ExactSearch
 
 FORMAT = 2
 _IN_MEMORY = 256 << 20  # bytes of keys that exact search copies into memory
+
+
+#: trajectories with each noise that a kind needs: the codes of `pq` are fitted to so many
+_LEAST = {"pq": 16}
+
+
+def check_index(kind: str, smallest: int) -> None:
+    """Refuse an unknown kind, and one that so few trajectories with one noise cannot carry."""
+    if kind not in INDEXES:
+        raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
+    least = _LEAST.get(kind, 1)
+    if smallest < least:
+        raise UsageError(
+            f"retrieval.index={kind} needs {least} trajectories with each noise, the KB has "
+            f"{smallest}: use retrieval.index=auto or a larger kb.size"
+        )
 
 
 def open_search(
@@ -57,9 +65,9 @@ def open_search(
 
     A kept index of another content is refused, and built again where `rebuild`.
     """
-    if kind not in INDEXES:
-        raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
-    largest = int(np.unique(partitions, return_counts=True)[1].max())
+    sizes = np.unique(partitions, return_counts=True)[1]
+    largest = int(sizes.max())
+    check_index(kind, int(sizes.min()))
     keys = StoredKeys(kb, group, name)
     picked = resolve(kind, largest, keys.width)
     say(f"Retrieval: {picked} over {len(kb)} keys" + (" (auto)" if kind == "auto" else ""))
@@ -74,8 +82,11 @@ def open_search(
         "kb": kb.content_hash,
         "partitions": hashlib.sha256(partitions.astype(np.int64).tobytes()).hexdigest(),
     }
-    if (folder / "index.json").is_file() and not rebuild:
-        return IndexedSearch(keys, partitions, load_index(folder, described))
+    refuse_link(folder.parent)
+    refuse_link(folder)
+    if os.path.lexists(folder / "index.json") and not rebuild:
+        tensors = load_index(folder, described, lambda found: _fitting(found, keys, partitions))
+        return IndexedSearch(keys, partitions, finders_from(picked, tensors))
     say(f"Building the index {folder}")
     tensors = build_index(keys, partitions, picked)
     try:
@@ -106,6 +117,26 @@ def build_index(keys: Keys, partitions: np.ndarray, kind: str) -> dict[str, Tens
     return tensors
 
 
+def _fitting(tensors: dict[str, Tensor], keys: Keys, partitions: np.ndarray) -> bool:
+    """Whether tensors have the names, shapes and types of those that `build_index` makes."""
+    expected: dict[str, tuple[int, ...]] = {}
+    parts, sizes = np.unique(partitions, return_counts=True)
+    for part, size in zip(parts.tolist(), sizes.tolist(), strict=True):
+        expected[f"{part}/mean"] = (keys.width,)
+        expected[f"{part}/basis"] = (WIDTH, keys.width)
+        expected[f"{part}/coordinates"] = (size, WIDTH)
+    for part in parts.tolist():
+        if f"{part}/faiss" in tensors:
+            expected[f"{part}/faiss"] = tuple(tensors[f"{part}/faiss"].shape[:1])
+            del expected[f"{part}/coordinates"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return shapes == expected and all(
+        tensor.dtype == (torch.uint8 if name.endswith("faiss") else torch.float32)
+        and (tensor.dtype == torch.uint8 or within(tensor))
+        for name, tensor in tensors.items()
+    )
+
+
 def finders_from(kind: str, tensors: dict[str, Tensor]) -> dict[int, Finder]:
     """The finders that `build_index` has made the tensors of."""
     finders: dict[int, Finder] = {}
@@ -116,35 +147,3 @@ def finders_from(kind: str, tensors: dict[str, Tensor]) -> dict[int, Finder]:
         else:
             finders[part] = Partial(projection, deserialized(tensors[f"{part}/faiss"]))
     return finders
-
-
-def save_index(folder: Path, described: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Keep an index: its arrays under a name with their hash, then `index.json`."""
-    data = save(tensors)
-    digest = hashlib.sha256(data).hexdigest()
-    path = folder / f"arrays-{digest[:12]}.safetensors"
-    sweep_partials(folder)
-
-    def fill(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            files.write(file.fileno(), data, path)
-
-    write_durably(path, fill)
-    write_json(folder / "index.json", sealed({**described, "sha256": digest}))
-    for old in set(folder.glob("arrays-*.safetensors")) - {path}:
-        remove(old)
-
-
-def load_index(folder: Path, expected: dict[str, Any]) -> dict[int, Finder]:
-    """The finders of a kept index; refuses one that is stale or damaged."""
-    again = "run 'redi kb index' or add retrieval.rebuild_index=true to build it again"
-    content = read_sealed(folder / "index.json", "the index")
-    different = [name for name in expected if content.get(name) != expected[name]]
-    if different:
-        raise UsageError(
-            f"the index {str(folder)!r} is stale (other {', '.join(different)} than now): {again}"
-        )
-    path = folder / f"arrays-{content['sha256'][:12]}.safetensors"
-    if not path.is_file() or sha256(path) != content["sha256"]:
-        raise UsageError(f"the index {str(path)!r} is damaged or missing: {again}")
-    return finders_from(expected["kind"], load_file(path))  # memory-mapped

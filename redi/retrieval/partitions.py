@@ -11,6 +11,23 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
+from redi.knowledge_base.precision import first_not_finite, within
+
+
+def require_finite_keys(keys: Tensor, rows: Tensor) -> None:
+    """Refuse keys (n, D) of the given rows of the KB (n,) that cannot be compared."""
+    if within(keys, _LARGEST_KEY):
+        return
+    row = first_not_finite(keys)
+    if row is None:
+        row = int(keys.abs().amax(1).argmax())
+    raise UsageError(
+        f"the key of trajectory {int(rows[row])} of the KB holds NaN or numbers beyond "
+        f"{_LARGEST_KEY:.0e}: leave that trajectory out ('redi kb subset') or build the KB again"
+    )
+
+
+_LARGEST_KEY = 1e15  # squared distances of millions of such numbers fit into float32
 
 
 @dataclass(frozen=True)
@@ -39,14 +56,26 @@ class PartitionedSearch(ABC):
         """The `neighbours` nearest trajectories of each query (B, ...) in its partition.
 
         Distances and order come from direct subtraction in float64; equal distances are ordered
-        by trajectory index. Raises `UsageError` for a partition without trajectories.
+        by trajectory index. Raises `UsageError` for a partition without trajectories, for too many
+        neighbours, and for queries that are not finite.
         """
         start = time.perf_counter()
         flat, parts = queries.flatten(1).cpu(), sorted(set(partitions))
+        if not within(flat):
+            raise UsageError(
+                f"sample {first_not_finite(flat)} of the batch is not finite where its neighbours "
+                "are looked up: the model or the sampler gave NaN or an infinity, most often by "
+                "overflow of float16 (use float32 or bfloat16)"
+            )
         for part in parts:
             if part not in self.members:
                 raise UsageError(
                     f"the KB has no trajectory with noise {part}: use a larger kb.size"
+                )
+            if not 1 <= neighbours <= len(self.members[part]):
+                raise UsageError(
+                    f"retrieval.neighbours={neighbours} does not fit the {len(self.members[part])} "
+                    "trajectories to choose from: lower it or raise kb.size"
                 )
         if len(parts) == 1:
             found = Found(*self._search_part(parts[0], flat, neighbours))
@@ -57,6 +86,11 @@ class PartitionedSearch(ABC):
                 chosen = torch.tensor([i for i, p in enumerate(partitions) if p == part])
                 rows[chosen], distances[chosen] = self._search_part(part, flat[chosen], neighbours)
             found = Found(rows, distances)
+        if not bool(found.distances.isfinite().all()):
+            raise UsageError(
+                "the distance of a query to a trajectory is not a finite number: the keys of the "
+                "KB are too large to be compared"
+            )
         self.seconds += time.perf_counter() - start
         return found
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redi.retrieval.partitions import PartitionedSearch
+from redi.errors import UsageError
+from redi.retrieval.partitions import PartitionedSearch, require_finite_keys
 
 if TYPE_CHECKING:
     import faiss
@@ -28,6 +29,7 @@ class ExactSearch(PartitionedSearch):
 
         super().__init__(partitions)
         self.keys = keys.flatten(1)  # (K, D)
+        require_finite_keys(self.keys, torch.arange(len(self.keys)))
         self.centre = torch.mean(self.keys, 0, dtype=torch.float64)
         self.indexes: dict[int, faiss.IndexFlatL2] = {}
         for part, members in self.members.items():
@@ -39,6 +41,10 @@ class ExactSearch(PartitionedSearch):
         members = self.members[part]
         wanted = min(neighbours + _EXTRA, len(members))
         _, local = self.indexes[part].search(self._centred(queries), wanted)
+        if local.min() < 0:
+            raise UsageError(
+                "the keys of the KB and of a query are too far apart to be compared in float32"
+            )
         candidates = members[torch.from_numpy(local)].sort(1).values  # (b, wanted)
         gaps = self.keys[candidates].double() - queries[:, None].double()
         exact, order = gaps.norm(dim=-1).sort(dim=1, stable=True)

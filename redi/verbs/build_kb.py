@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from redi.config import Config
 from redi.data.numbers import Numbers
 from redi.errors import UsageError
-from redi.files import free_bytes, locked
+from redi.files import LOCK, free_bytes, locked
 from redi.inference import Setting, step_group
 from redi.knowledge_base import (
     Entry,
@@ -138,7 +138,7 @@ def make(
         return
     alone = config.trainer.devices * config.trainer.num_nodes == 1
     # points of a parallel sweep share a KB; the processes of one point share its shards instead
-    with locked(root.with_name(f".{root.name}.lock")) if alone else nullcontext():
+    with locked(root / LOCK) if alone else nullcontext():
         todo = writer.missing(config.kb.size, config.kb.first)  # another point may have made them
         if todo:
             _make(config, manifest, root, model, say, todo)

@@ -21,6 +21,7 @@ from redi.methods.corrected.adaptive import BudgetPolicy
 from redi.methods.corrected.run import run_adaptive
 from redi.methods.corrected.store import (
     correction_path,
+    fitted_to,
     load_correction,
     load_policy,
 )
@@ -56,7 +57,7 @@ class CorrectedMethods:
         self.placed: dict[str, Correction] = {}  # plain samplers on levels of the reference
         for calls in config.correction.calls:
             path = correction_path(kb.root, kb.content_hash, calls, recipe)
-            found = load_correction(path, reference)
+            found = load_correction(path, reference, fitted_to(kb))
             self.corrections[f"corrected@{calls}"] = found.to(model.device)
             for text in config.correction.against:
                 chosen = rival(text, config.sampler.timestep_spacing)
@@ -71,7 +72,8 @@ class CorrectedMethods:
                     self.plain[name] = chosen, sampler
         self.policy: BudgetPolicy | None = None
         if config.correction.tolerance is not None:
-            self.policy = load_policy(policy_file(config, kb, recipe)).to(model.device)
+            self.policy = load_policy(policy_file(config, kb, recipe), fitted_to(kb))
+            self.policy = self.policy.to(model.device)
 
     def outcomes(
         self, conditioning: Conditioning, noise: Tensor, partitions: list[int]

@@ -25,6 +25,7 @@ from redi.methods.corrected.predict import predict_all
 from redi.methods.corrected.run import first_look
 from redi.methods.corrected.store import (
     correction_path,
+    fitted_to,
     load_correction,
     policy_path,
     save_correction,
@@ -85,7 +86,7 @@ def fit_all(
             continue
         chosen = _placed(config, kb, model, calls, recipe, say)
         say(f"Fitting {calls} corrections to {len(kb)} trajectories: {path}")
-        save_correction(path, _fit(config, kb, model, chosen, recipe))
+        save_correction(path, _fit(config, kb, model, chosen, recipe), fitted_to(kb))
     if config.correction.tolerance is not None:
         _fit_policy(config, kb, model, recipe, say)
 
@@ -112,7 +113,7 @@ def _fit_policy(
     budgets, errors = sorted(chosen.calls, reverse=True), []
     for calls in budgets:
         where = correction_path(kb.root, kb.content_hash, calls, recipe)
-        found = load_correction(where, sampler)
+        found = load_correction(where, sampler, fitted_to(kb))
         assert found.predicted_error is not None
         errors.append(found.predicted_error)
     features = []
@@ -124,7 +125,7 @@ def _fit_policy(
     policy = fit_policy(
         torch.cat(features), torch.stack(errors, 1), budgets, chosen.tolerance, chosen.risk
     )
-    save_policy(path, policy)
+    save_policy(path, policy, fitted_to(kb))
 
 
 def _placed(

@@ -21,6 +21,7 @@ from redi.knowledge_base import (
     verify,
 )
 from redi.retrieval.opening import open_search
+from redi.text import plain, say_on, shown
 from redi.verbs.assemble import check, manifest_from, model_from, sampler_from
 from redi.verbs.build_kb import kb_root, make
 from redi.verbs.kb_search import search_prompt
@@ -51,37 +52,34 @@ def _root(action: str, config: Config, console: Console) -> Path:
     manifest = manifest_from(config, setting, model, sampler_from(config, model))
     root = kb_root(config, manifest)
     if action == "build":
-        make(config, manifest, root, model, console.print)
+        make(config, manifest, root, model, say_on(console))
     return root
 
 
 def _index(kb: KnowledgeBase, config: Config, console: Console) -> None:
-    identity = kb.manifest.identity
-    if "key_step" not in identity:
+    if kb.key_step is None:
         raise UsageError(f"the KB {str(kb.root)!r} does not say its key step: build it again")
-    bank = identity.get("noise_policy") == "bank"
-    group = step_group(identity["key_step"])
-    partitions = kb.noise_ids * bank
-    open_search(kb, group, "latents", partitions, config.retrieval.index, True, console.print)
+    group, kind = step_group(kb.key_step), config.retrieval.index
+    open_search(kb, group, "latents", kb.partitions, kind, True, say_on(console))
 
 
 def verify_folder(root: Path, console: Console) -> None:
     """Check every hash, and say what belongs to no shard."""
     manifest, shards = Manifest.read(root), all_shards(root)
     checked = verify(root, shards)
-    console.print(f"{checked} files of {len(shards)} shards are as they were written: {root}")
-    journals = [Journal.read(root, shard, manifest.shard_size) for shard in shards]
-    for path in leftovers(root, journals):
-        console.print(f"Never committed, safe to delete when nobody writes: {path}")
+    say = say_on(console)
+    say(f"{checked} files of {len(shards)} shards are as they were written: {root}")
+    for path in leftovers(root, manifest):
+        say(f"Of no shard, safe to delete when nobody writes: {path}")
 
 
 def describe(root: Path, console: Console) -> None:
     """Print what a KB, or a part of one, holds and what it costs."""
     manifest, shards = Manifest.read(root), all_shards(root)
     size, identity = manifest.shard_size, manifest.identity
-    journals = [Journal.read(root, shard, size) for shard in shards]
+    journals = [Journal.read(root, shard, manifest) for shard in shards]
     count, used = sum(j.rows for j in journals), sum(j.bytes for j in journals)
-    table = Table(title=str(root), show_header=False)
+    table = Table(title=plain(root), show_header=False)
     rows = {
         "trajectories": f"{count} in {len(shards)} shards{_range(shards, size)}",
         "origin": _origin(manifest),
@@ -97,7 +95,7 @@ def describe(root: Path, console: Console) -> None:
     if shards and shards[0] == 0:
         kb = KnowledgeBase(root, hashes=False)
         rows["content"] = kb.content_hash[:12]
-        rows["prompts"] = f"{len(set(kb.prompts))} different, first: {kb.prompts[0]}"
+        rows["prompts"] = f"{len(set(kb.prompts))} different, first: {shown(kb.prompts[0][:200])}"
     for column in manifest.columns:
         name = f"{column.group}/{column.name}"
         error = stated_error(journals, name)
@@ -105,7 +103,7 @@ def describe(root: Path, console: Console) -> None:
             f", relative error {error:.1e}" if column.dtype != "float32" else ", exact"
         )
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(plain(name), plain(value))
     console.print(table)
 
 
@@ -123,4 +121,5 @@ def _range(shards: list[int], size: int) -> str:
 
 
 def _index_bytes(root: Path) -> int:
-    return sum(path.stat().st_size for path in (root / "index").rglob("*") if path.is_file())
+    paths = [] if (root / "index").is_symlink() else (root / "index").rglob("*")
+    return sum(path.lstat().st_size for path in paths if not path.is_dir())

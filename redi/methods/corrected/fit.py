@@ -115,7 +115,9 @@ def fit_correction(
         visits.append(visit(float(plan.rho[level]), y, predict(y, level)))
         target = reference(level + 1).double()
         base = base_step(plan, recipe.base, level, visits)
-        step, left_out = fit_step(recipe, visits, target - base, partitions)
+        residual = target - base
+        _require_finite(residual, plan, level)
+        step, left_out = fit_step(recipe, visits, residual, partitions)
         steps.append(step)
         y = base + left_out if recipe.states == "visited" else target
         progress(level)
@@ -123,6 +125,18 @@ def fit_correction(
         return Correction(plan, recipe.base, tuple(steps), None)
     error = (y - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
     return Correction(plan, recipe.base, tuple(steps), error)
+
+
+def _require_finite(residual: Tensor, plan: Plan, level: int) -> None:
+    """Refuse a trajectory that would spoil the fit of all others."""
+    bad = ~residual.flatten(1).isfinite().all(1)
+    if bool(bad.any()):
+        raise UsageError(
+            f"trajectory {int(bad.nonzero()[0])} of the KB is not finite between step "
+            f"{plan.steps[level]} and step {plan.steps[level + 1]}: its stored latents or the "
+            "network's prediction hold NaN or an infinity, most often by overflow of float16 (use "
+            "float32 or bfloat16), or leave it out ('redi kb subset')"
+        )
 
 
 def fit_step(

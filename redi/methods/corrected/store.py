@@ -1,21 +1,22 @@
-"""Fitted corrections on disk: one safetensors file, named by what it was fitted to."""
+"""Fitted corrections on disk: one sealed file each, which says what it was fitted to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.files import write_durably
+from redi.knowledge_base import KnowledgeBase
 from redi.methods.corrected.adaptive import BudgetPolicy
+from redi.methods.corrected.base import BASES
 from redi.methods.corrected.corrector import Correction, Kernels, StepCorrection
 from redi.methods.corrected.features import Features
 from redi.methods.corrected.fit import Recipe
@@ -23,9 +24,18 @@ from redi.methods.corrected.kernel import Choice, KernelRidge
 from redi.methods.corrected.local import PatchRidge
 from redi.methods.corrected.nearest import NearestRidge
 from redi.methods.corrected.plan import Plan
+from redi.reading import whole
 from redi.samplers import Sampler
+from redi.sealed import load_sealed, save_sealed
 
-_FORMAT = "redi correction 2"
+_FORMAT = "redi correction 3"
+_CORRECTION, _POLICY = "the correction", "the adaptive budget"
+_FIX = "delete it, it is fitted again"
+
+
+def fitted_to(kb: KnowledgeBase) -> dict[str, Any]:
+    """What a fitted file says that it is of: the KB's content, and the model that made it."""
+    return {"kb": kb.content_hash, "model": kb.manifest.identity.get("model_hash")}
 
 
 def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Path:
@@ -35,8 +45,8 @@ def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Pat
     return root / "corrections" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
 
 
-def save_correction(path: Path, correction: Correction) -> None:
-    """Write durably; what is read back computes the same numbers."""
+def save_correction(path: Path, correction: Correction, of: Mapping[str, Any]) -> None:
+    """Write durably; what is read back computes the same numbers. `of` is `fitted_to` the KB."""
     tensors: dict[str, Tensor] = {}
     if correction.predicted_error is not None:
         tensors["predicted_error"] = correction.predicted_error
@@ -60,9 +70,7 @@ def save_correction(path: Path, correction: Correction) -> None:
         steps.append(entry)
     plan = correction.plan
     content = {"steps": plan.steps, "base": correction.base, "corrections": steps}
-    metadata = {"format": _FORMAT, "content": json.dumps(content)}
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_durably(path, lambda temporary: save_file(whole, temporary, metadata))
+    save_sealed(path, _CORRECTION, _named(path, of), tensors, content)
 
 
 def policy_path(
@@ -75,11 +83,10 @@ def policy_path(
     return root / "corrections" / name
 
 
-def save_policy(path: Path, policy: BudgetPolicy) -> None:
+def save_policy(path: Path, policy: BudgetPolicy, of: Mapping[str, Any]) -> None:
     """Write durably."""
     kernel = policy.regression
-    names = ("centre", "inputs", "coefficients")
-    tensors = {name: getattr(kernel, name).contiguous() for name in names}
+    tensors = {name: getattr(kernel, name) for name in ("centre", "inputs", "coefficients")}
     content = {
         "budgets": policy.budgets,
         "threshold": repr(policy.threshold),
@@ -89,47 +96,67 @@ def save_policy(path: Path, policy: BudgetPolicy) -> None:
         "choice": asdict(kernel.choice),
         "scale": kernel.scale,
     }
-    metadata = {"format": _FORMAT, "content": json.dumps(content)}
-    write_durably(path, lambda temporary: save_file(tensors, temporary, metadata))
+    save_sealed(path, _POLICY, _named(path, of), tensors, content)
 
 
-def load_policy(path: Path) -> BudgetPolicy:
-    """Read an adaptive budget; a `UsageError` names a damaged file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})["content"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        kernel = KernelRidge(**tensors, choice=Choice(**content["choice"]), scale=content["scale"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"the adaptive budget {str(path)!r} is damaged ({error}): delete it, it is fitted again"
-        ) from None
-    return BudgetPolicy(
-        tuple(content["budgets"]),
-        kernel,
-        float(content["threshold"]),
-        content["tolerance"],
-        content["risk"],
-        content["fixed"],
-    )
+def load_policy(path: Path, of: Mapping[str, Any]) -> BudgetPolicy:
+    """Read an adaptive budget; a `UsageError` names a file that is damaged or of another KB."""
+    read = load_sealed(path, _POLICY, _named(path, of), _FIX)
+    content = read.content
+    with _damage(path, _POLICY):
+        _require_finite(read.tensors)
+        choice = Choice(**content["choice"])
+        kernel = KernelRidge(**read.tensors, choice=choice, scale=content["scale"])
+        threshold, fixed = float(content["threshold"]), content["fixed"]
+        if math.isnan(threshold):
+            raise ValueError("its threshold is no number")
+        return BudgetPolicy(
+            tuple(whole(calls, 1) for calls in content["budgets"]),
+            kernel,
+            threshold,
+            float(content["tolerance"]),
+            float(content["risk"]),
+            None if fixed is None else whole(fixed, 1),
+        )
 
 
-def load_correction(path: Path, sampler: Sampler) -> Correction:
+def load_correction(path: Path, sampler: Sampler, of: Mapping[str, Any]) -> Correction:
     """Read a correction to this reference; a `UsageError` names a damaged or foreign file."""
+    read = load_sealed(path, _CORRECTION, _named(path, of), _FIX)
+    content = read.content
+    with _damage(path, _CORRECTION):
+        _require_finite(read.tensors)
+        steps = [_step(i, entry, read.tensors) for i, entry in enumerate(content["corrections"])]
+        levels = tuple(whole(step) for step in content["steps"])
+        if content["base"] not in BASES:
+            raise ValueError(f"base {content['base']!r}")
+        if len(steps) != len(levels) - 1 or list(levels) != sorted(set(levels)):
+            raise ValueError(f"{len(steps)} corrections for the levels {levels}")
+    if (levels[0], levels[-1]) != (0, sampler.num_steps):
+        raise UsageError(f"the correction {str(path)!r} is of another plan: {_FIX}")
+    plan = Plan(sampler, levels)
+    return Correction(plan, content["base"], tuple(steps), read.tensors.get("predicted_error"))
+
+
+def _named(path: Path, of: Mapping[str, Any]) -> dict[str, Any]:
+    """The name is a hash of KB, calls and recipe: a file under another name is another's."""
+    return {**of, "name": path.stem}
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is not made of finite numbers")
+
+
+@contextmanager
+def _damage(path: Path, what: str) -> Iterator[None]:
+    """Turn what unexpected content leads to into a sentence that names the file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = json.loads(metadata["content"])
-        steps = [_step(i, entry, tensors) for i, entry in enumerate(content["corrections"])]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"the correction {str(path)!r} is damaged ({error}): delete it, it is fitted again"
-        ) from None
-    if metadata.get("format") != _FORMAT or content["steps"][-1] != sampler.num_steps:
-        raise UsageError(f"the correction {str(path)!r} is of another plan: delete it")
-    plan = Plan(sampler, tuple(content["steps"]))
-    return Correction(plan, content["base"], tuple(steps), tensors.get("predicted_error"))
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{what} {str(path)!r} is damaged ({reason}): {_FIX}") from None
 
 
 def _step(i: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> StepCorrection:
