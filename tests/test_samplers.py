@@ -12,11 +12,25 @@ from redi.data.noise import NoisePolicy
 from redi.embedded.diffusion import new_scheduler
 from redi.errors import UsageError
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.samplers import SAMPLERS, Sampler, SamplerState, build_sampler, build_scheduler
+from redi.samplers import (
+    SAMPLERS,
+    Sampler,
+    SamplerState,
+    adapt,
+    build_sampler,
+    build_scheduler,
+)
 from redi.verbs.assemble import EMBEDDED_MODEL
 
 CONFIG = {k: v for k, v in new_scheduler().config.items() if k[0] != "_"}
 FLOW = {"num_train_timesteps": 1000, "shift": 3.0}
+#: flow models whose scheduler configuration carries betas, as Sana's and Wan's do
+SANA = CONFIG | {
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 3.0,
+}
+ZERO_SNR = CONFIG | {"rescale_betas_zero_snr": True}
 STEPS = 20
 #: every sampler, and the options that change its arithmetic
 CASES: dict[str, dict[str, Any]] = {
@@ -246,9 +260,52 @@ def test_other_parametrisations_convert_to_the_same_noise(kind: str) -> None:
         (("ddim", CONFIG, 0), ["sampling.steps=0"]),
         (("pndm", CONFIG, 1), ["sampling.steps=1"]),
         (("ddim", CONFIG, 10, "cosine"), ["timestep_spacing='cosine'", "trailing"]),
+        (("ddim", CONFIG, 1001, "trailing"), ["sampling.steps=1001", "at most 1000"]),
+        (("ddim", CONFIG, 1000, "leading"), ["sampling.steps=1000", "timestep 1000", "trailing"]),
+        (("pndm", CONFIG, 1000, "leading"), ["sampling.steps=1000", "timestep 1000", "trailing"]),
+        (("dpm_solver_pp", CONFIG, 1000, "linspace"), ["steps=1000", "do not fall", "fewer"]),
+        (("unipc", CONFIG, 999, "leading"), ["sampling.steps=999", "timestep 1000"]),
+        (("dpm_solver_pp", SANA, 10, None, None, True), ["do not exist", "use_karras_sigmas"]),
+        (("ddim", SANA, 10), ["sampler=ddim", "'flow_prediction'", "use one of dpm_solver_pp"]),
+        (("pndm", SANA, 10), ["sampler=pndm", "'flow_prediction'", "unipc"]),
+        (("euler", SANA, 10), ["sampler=euler", "'flow_prediction'", "unipc"]),
+        (("flow_euler", SANA, 10), ["sampler=flow_euler", "'flow_prediction'", "unipc"]),
+        (("pndm", CONFIG | {"prediction_type": "sample"}, 10), ["sampler=pndm", "'sample'"]),
+        (("euler", CONFIG | {"interpolation_type": "log_linear"}, 10), ["interpolation_type"]),
+        (("flow_euler", FLOW | {"stochastic_sampling": True}, 10), ["stochastic", "fresh noise"]),
+        (("flow_heun", FLOW | {"stochastic_sampling": True}, 10), ["stochastic", "fresh noise"]),
+        (("flow_euler", FLOW | {"use_dynamic_shifting": True}, 10), ["flow_euler", "mu"]),
+        *(
+            ((name, ZERO_SNR | {"prediction_type": "epsilon"}, 10, "trailing"), ["zero signal"])
+            for name in ("ddim", "dpm_solver_pp", "unipc", "euler")
+        ),
     ],
 )
 def test_bad_requests_are_named(arguments: tuple, words: list[str]) -> None:
     with pytest.raises(UsageError) as error:
         build_sampler(*arguments)
     assert all(word in str(error.value) for word in words)
+
+
+def test_a_users_scheduler_is_checked_as_well() -> None:
+    scheduler = build_scheduler("pndm", CONFIG)
+    scheduler.set_timesteps(1)
+    with pytest.raises(UsageError, match="num_inference_steps=1 is too small for sampler=pndm"):
+        adapt(scheduler)
+    assert adapt(build_sampler("ddim", ZERO_SNR, 10, "trailing").scheduler).name == "ddim"
+
+
+@pytest.mark.parametrize("case", ["unipc", "unipc order 3", "dpm_solver_single order 3"])
+def test_history_says_which_items_are_states(case: str) -> None:
+    sampler = sampler_of(case)
+    states, found = [sampler.initial(start())], 0
+    for _ in range(STEPS - 1):
+        states.append(sampler.finish(states[-1], curved, states[-1].step + 1))
+        at = sampler.history_steps(states[-1].step)
+        assert len(at) == len(states[-1].history)
+        for item, step in zip(states[-1].history, at, strict=True):
+            if step is not None:  # UniPC keeps the corrected state, which is near the one it ran
+                found += 1
+                assert relative(item, states[step].latents) < (0.02 if "unipc" in case else 1e-9)
+    assert found >= STEPS // 2
+    assert build_sampler("pndm", CONFIG, STEPS).history_steps(5) == (None, None, None)

@@ -15,6 +15,7 @@ from redi.methods.conformal import breaking_points, calibrate, choose, evaluate_
 from redi.methods.corrected import Recipe
 from redi.methods.corrected.base import BASES
 from redi.models.mixture import SCHEDULE, MixtureModel
+from redi.retrieval import ESTIMATORS, WEIGHTS
 from redi.samplers import build_sampler
 from redi.theory.blocks import certificate_block, known_eta
 from redi.theory.bounds import FORMS, certified_error, estimate_constants, retrieval_bound
@@ -31,8 +32,10 @@ from redi.theory.config import TheoryConfig
 from redi.theory.corrected import base_coefficients, corrected_bound
 from redi.theory.corrected_block import corrected_block
 from redi.theory.correlation import correlation
+from redi.theory.displacement import pair_bounds
+from redi.theory.jump import Keys
 from redi.theory.multistep import multistep
-from redi.theory.neighbours import fit_weights, nearest
+from redi.theory.neighbours import nearest
 from redi.theory.observe import observe
 from redi.theory.order import convergence_order
 from redi.theory.study import run_study
@@ -204,7 +207,8 @@ def test_float32_models_pass_as_well(prompts):
 def test_final_error_stays_within_the_certified_bound(model, prompts, name, resume, weights):
     config = replace(CONFIG, resume=resume, weights=weights)
     found = observe(model, name, prompts[:20], prompts[60:160], config)
-    for jump in found.jumps.values():
+    assert set(found.by_estimator) == set(ESTIMATORS)
+    for jump in (jump for jumps in found.by_estimator.values() for jump in jumps.values()):
         for form in FORMS:
             bound = certified_error(found.pairs, jump, form)
             assert (jump.final_alpha * jump.distance[-1] <= bound * (1 + TOLERANCE)).all()
@@ -214,10 +218,76 @@ def test_final_error_stays_within_the_certified_bound(model, prompts, name, resu
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("estimator", ["transport", "delta"])
+def test_what_an_estimator_borrows_is_bounded_and_the_check_can_fail(seen, name, estimator):
+    pairs = seen[name].pairs
+    for v, jump in seen[name].by_estimator[estimator].items():
+        error = jump.distance[0]  # at the value step
+
+        def bound(record, form, jump=jump, v=v):
+            found = pair_bounds(record, estimator, form)[v - CONFIG.key_step]
+            return retrieval_bound(
+                jump.weights, found.reshape(jump.weights.shape), jump.borrowed_norm
+            )
+
+        for form in FORMS:
+            assert (error <= bound(pairs, form) * (1 + TOLERANCE)).all()
+        series = {"transport": "drift", "delta": "bend"}[estimator]
+        short = replace(pairs, **{series: 0.3 * getattr(pairs, series)})
+        assert (error > bound(short, "step_map")).any()
+        if pairs.updates[0].data_form:
+            continue  # what is left of its bound, the distances, is enough here
+        # neither the mismatches nor the predictions before the key step may be forgotten
+        alike = replace(
+            pairs, mismatch=0 * pairs.mismatch, secant=0 * pairs.secant, key_gap=0 * pairs.key_gap
+        )
+        history = tuple(0 * gap for gap in pairs.history_gaps)
+        assert (error > bound(replace(alike, history_gaps=history), "lipschitz")).any()
+
+
+def test_weights_and_estimates_are_those_of_runs():
+    """The affine ridge, for one, is the one that runs have."""
+    sampler = build_sampler("ddim", SCHEDULE, 20, "trailing")
+    rho = sampler.levels.rho
+
+    class Standing:
+        """As much of a fleet as the key step needs."""
+
+        def __init__(self, rows, seed):
+            draw = torch.Generator().manual_seed(seed)
+            self.y, self.last = torch.randn(2, rows, 2, 3, 3, generator=draw).double()
+            self.sampler, self.state = sampler, sampler.initial(self.y)
+
+        def batches(self):
+            return [(slice(0, 3), None), (slice(3, 5), None)]
+
+    queries, entries, values = Standing(5, 0), Standing(9, 1), Standing(9, 2).y
+    rows = torch.stack([torch.randperm(9)[:4] for _ in range(5)])
+    for rule, function in WEIGHTS.items():
+        keys = Keys(queries, entries, rows, rule)
+        wanted = function(queries.y.flatten(1), entries.y[rows].flatten(2))
+        assert torch.allclose(keys.weights, wanted, rtol=1e-12)
+    stride, w = float(rho[8] - rho[0]), keys.weights[:, :, None, None, None]
+    moved = (w * (values[rows] - entries.y[rows])).sum(1)
+    bent = moved - stride * (w * entries.last[rows]).sum(1)
+    for estimator, wanted, borrowed in (
+        ("paper", (w * values[rows]).sum(1), values[:5]),
+        ("transport", queries.y + moved, values[:5] - queries.y),
+        (
+            "delta",
+            queries.y + stride * queries.last + bent,
+            values[:5] - queries.y - stride * queries.last,
+        ),
+    ):
+        assert torch.allclose(keys.estimates(estimator, values, float(rho[8])), wanted)
+        assert torch.allclose(keys.borrowed(estimator, values[:5], float(rho[8])), borrowed)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_own_trajectory_is_exact_with_carried_history(model, prompts, name):
     config = replace(CONFIG, neighbours=1, resume="retrieved")
     found = observe(model, name, prompts[:10], prompts[:10], config)
-    for jump in found.jumps.values():
+    for jump in (jump for jumps in found.by_estimator.values() for jump in jumps.values()):
         assert jump.relative_error.max() < 1e-6
         assert jump.history_term.max() < 1e-5
 
@@ -235,15 +305,6 @@ def test_retrieval_bound_in_numbers():
     bounds = torch.tensor([[2.0, 4.0], [3.0, 9.0]], dtype=torch.float64)
     norm = torch.tensor([10.0, 10.0], dtype=torch.float64)
     assert retrieval_bound(weights, bounds, norm).tolist() == [2.0 + 7.5, 3.0]
-
-
-def test_weights_reproduce_a_key_inside_their_span():
-    keys = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0)).double()
-    inside = 0.2 * keys[0] + 0.3 * keys[1] + 0.5 * keys[2]
-    expected = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
-    torch.testing.assert_close(fit_weights(inside, keys, "least_squares"), expected)
-    affine = fit_weights(inside, keys, "affine")
-    assert math.isclose(float(affine.sum()), 1) and (affine - expected).abs().max() < 0.05
 
 
 def test_nearest_has_no_cancellation():
@@ -341,6 +402,8 @@ def test_study_is_plain_json_with_figures(model, prompts, tmp_path):
     assert block["certificate"]["ddim"]["violations"] == 0
     assert block["known_constant"]["ddim"]["gronwall_violations"] == 0
     assert sum(block["certificate"]["ddim"]["jump_violations"].values()) == 0
+    for rows in block["estimators"]["ddim"].values():
+        assert sum(row["violations"] for row in rows.values()) == 0
     rows = block["plug_in"]["ddim"]["10"]["bounds"]
     assert {row["form"] for row in rows} == set(FORMS)
     assert set(block["conformal"]["ddim"]["scores"]) == {"key_distance", "fit_residual", "plug_in"}

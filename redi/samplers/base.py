@@ -39,7 +39,16 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def levels(self) -> Levels:
-        """Levels of the states after 0 .. N updates."""
+        """Levels of the states after 0 .. N updates, as the next call and update take them."""
+
+    @property
+    def written(self) -> Levels:
+        """Levels that the updates before made the states for: `levels`, but on uneven grids.
+
+        DDIM and PNDM go down by one fixed stride and then take the result for a state at the next
+        timestep, which lies elsewhere where the number of steps does not divide that of timesteps.
+        """
+        return self.levels
 
     @property
     def history_size(self) -> int:
@@ -84,6 +93,11 @@ class Sampler(ABC):
     def history_after(self, step: int) -> int:
         """How many tensors an uninterrupted run carries after `step` updates."""
         return min(step, self.history_size)
+
+    def history_steps(self, step: int) -> tuple[int | None, ...]:
+        """For each tensor carried after `step` updates: None for a prediction, and for a state
+        (latents) the number of updates that it is after."""
+        return (None,) * self.history_after(step)
 
     def can_resume(self, step: int, policy: str) -> bool:
         """Whether a jump may land on `step`. Every update can be jumped to unless overridden."""

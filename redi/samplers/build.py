@@ -10,7 +10,8 @@ import numpy as np
 
 from redi.errors import UsageError
 from redi.samplers.base import Sampler
-from redi.samplers.catalogue import SAMPLERS, SPACINGS, Kind, SamplerOptions
+from redi.samplers.catalogue import FLOW_PREDICTION, SAMPLERS, SPACINGS, Kind, SamplerOptions
+from redi.samplers.check import check_prediction, check_sampler, check_steps
 
 _FIELDS = {"order": "solver_order"}  # the scheduler's name of an option, where it differs
 _ORDERS = (1, 2, 3)
@@ -39,10 +40,14 @@ def build_scheduler(
     check_options(name, options)
     kind = SAMPLERS[name]
     from_flow = "betas" not in model_config and "beta_start" not in model_config
+    prediction = FLOW_PREDICTION if from_flow else model_config.get("prediction_type", "epsilon")
     if kind.flow != from_flow:
-        family = "a rectified-flow" if from_flow else "a noise-prediction"
-        fitting = ", ".join(n for n, other in SAMPLERS.items() if other.flow == from_flow)
+        family = "a rectified-flow" if from_flow else f"a {prediction!r}"
+        fitting = ", ".join(
+            n for n, o in SAMPLERS.items() if o.flow == from_flow and prediction in o.predictions
+        )
         raise UsageError(f"sampler={name} does not fit {family} model: use one of {fitting}")
+    check_prediction(name, kind, prediction)
     if name == "flow_heun" and model_config.get("use_dynamic_shifting"):
         raise UsageError(
             "sampler=flow_heun cannot shift its levels with the picture's size, as this model's "
@@ -106,18 +111,21 @@ def build_sampler(
 ) -> Sampler:
     """A sampler of `num_steps` updates on the model's noise schedule."""
     scheduler = build_scheduler(name, model_config, timestep_spacing, order, use_karras_sigmas)
-    least = SAMPLERS[name].adapter.min_steps
-    if num_steps < least:
-        raise UsageError(
-            f"sampling.steps={num_steps} is too small for sampler={name}: use at least {least}"
-        )
+    kind, told = SAMPLERS[name], "sampling.steps"
+    check_steps(name, kind, num_steps, None if kind.flow else _trained(scheduler), told)
     schedule: dict[str, Any] = {}
     if name == "flow_euler" and "mu" in model_config:
         schedule["mu"] = model_config["mu"]
     if name == "flow_euler" and model_config.get("even_sigmas"):
         schedule["sigmas"] = np.linspace(1.0, 1 / num_steps, num_steps)
-    scheduler.set_timesteps(num_steps, **schedule)
-    return SAMPLERS[name].adapter(scheduler)
+    try:
+        scheduler.set_timesteps(num_steps, **schedule)
+    except ValueError as error:
+        raise UsageError(
+            f"sampler={name} cannot be set to {told}={num_steps} on this model's noise schedule: "
+            f"{error}"
+        ) from None
+    return adapt(scheduler, told)
 
 
 def kind_of(scheduler: Any) -> tuple[str, Kind]:
@@ -137,9 +145,18 @@ def kind_of(scheduler: Any) -> tuple[str, Kind]:
     raise UsageError(f"the scheduler {class_name} has no adapter: use one of {', '.join(known)}")
 
 
-def adapt(scheduler: Any) -> Sampler:
-    """The sampler of a diffusers scheduler on which `set_timesteps` was called."""
-    return kind_of(scheduler)[1].adapter(scheduler)
+def adapt(scheduler: Any, told: str = "num_inference_steps") -> Sampler:
+    """The sampler of a diffusers scheduler on which `set_timesteps` was called.
+
+    Refuses a scheduler that is stochastic or whose run cannot end well; `told` is what the user
+    calls the number of steps.
+    """
+    name, kind = kind_of(scheduler)
+    check_steps(name, kind, int(scheduler.num_inference_steps), None, told)
+    check_prediction(name, kind, scheduler.config.get("prediction_type", FLOW_PREDICTION))
+    sampler = kind.adapter(scheduler)
+    check_sampler(sampler, kind, told)
+    return sampler
 
 
 def refuse_noise(options: Mapping[str, Any]) -> None:
@@ -147,6 +164,10 @@ def refuse_noise(options: Mapping[str, Any]) -> None:
     for key in ("eta", "s_churn"):
         if options.get(key):
             raise UsageError(f"{key}={options[key]} is stochastic: {_WHY_NOT_STOCHASTIC}")
+
+
+def _trained(scheduler: Any) -> int:
+    return int(scheduler.config.num_train_timesteps)
 
 
 def _sounds_stochastic(name: str) -> bool:

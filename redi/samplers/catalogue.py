@@ -62,8 +62,14 @@ class Kind:
     told_by: Callable[[Any], bool] = lambda config: True
     #: whether it needs a rectified-flow model
     flow: bool = False
+    #: what the network may predict, in the words of diffusers' `prediction_type`
+    predictions: tuple[str, ...] = ("epsilon", "sample", "v_prediction")
 
 
+#: a velocity from the clean latents to the noise, which a rectified flow predicts
+FLOW_PREDICTION = "flow_prediction"
+_PNDM = ("epsilon", "v_prediction")
+_ANY = ("epsilon", "sample", "v_prediction", FLOW_PREDICTION)
 _SOLVER = ("timestep_spacing", "order", "use_karras_sigmas")
 
 SAMPLERS: dict[str, Kind] = {
@@ -73,12 +79,14 @@ SAMPLERS: dict[str, Kind] = {
         PNDMScheduler,
         {"skip_prk_steps": True},
         told_by=lambda config: bool(config.skip_prk_steps),
+        predictions=_PNDM,
     ),
     "pndm_prk": Kind(
         PNDMRungeKutta,
         PNDMScheduler,
         {"skip_prk_steps": False},
         told_by=lambda config: not config.skip_prk_steps,
+        predictions=_PNDM,
     ),
     "dpm_solver": Kind(
         DPMSolver,
@@ -93,6 +101,7 @@ SAMPLERS: dict[str, Kind] = {
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         _SOLVER,
         told_by=lambda config: config.algorithm_type == "dpmsolver++",
+        predictions=_ANY,
     ),
     "dpm_solver_single": Kind(
         DPMSolverSingleStep,
@@ -100,10 +109,15 @@ SAMPLERS: dict[str, Kind] = {
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         ("order", "use_karras_sigmas"),
         told_by=lambda config: not config.algorithm_type.startswith("sde"),
+        predictions=_ANY,
     ),
-    "unipc": Kind(UniPC, UniPCMultistepScheduler, {"solver_order": 2}, _SOLVER),
+    "unipc": Kind(UniPC, UniPCMultistepScheduler, {"solver_order": 2}, _SOLVER, predictions=_ANY),
     "deis": Kind(
-        DEIS, DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}, _SOLVER
+        DEIS,
+        DEISMultistepScheduler,
+        {"algorithm_type": "deis", "solver_order": 2},
+        _SOLVER,
+        predictions=_ANY,
     ),
     "euler": Kind(Euler, EulerDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
     "heun": Kind(Heun, HeunDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
@@ -114,6 +128,15 @@ SAMPLERS: dict[str, Kind] = {
         ("use_karras_sigmas",),
         told_by=lambda config: not config.stochastic_sampling,
         flow=True,
+        predictions=(FLOW_PREDICTION,),
     ),
-    "flow_heun": Kind(FlowHeun, FlowMatchHeunDiscreteScheduler, {}, (), flow=True),
+    "flow_heun": Kind(
+        FlowHeun,
+        FlowMatchHeunDiscreteScheduler,
+        {},
+        (),
+        told_by=lambda config: not config.get("stochastic_sampling"),
+        flow=True,
+        predictions=(FLOW_PREDICTION,),
+    ),
 }

@@ -13,9 +13,21 @@ class DDIM(Sampler):
 
     @cached_property
     def levels(self) -> Levels:
-        timesteps = [int(t) for t in self.scheduler.timesteps]
+        return alpha_levels(self.scheduler, [*self._timesteps, self._reached[-1]])
+
+    @cached_property
+    def written(self) -> Levels:
+        return alpha_levels(self.scheduler, [self._timesteps[0], *self._reached])
+
+    @property
+    def _timesteps(self) -> list[int]:
+        return [int(t) for t in self.scheduler.timesteps]
+
+    @property
+    def _reached(self) -> list[int]:
+        """Timestep that each update goes down to."""
         stride = self.scheduler.config.num_train_timesteps // self.num_steps
-        return alpha_levels(self.scheduler, timesteps[:1] + [t - stride for t in timesteps])
+        return [t - stride for t in self._timesteps]
 
     def restore(self, state: SamplerState) -> None:
         """The scheduler carries nothing: every step is given its timestep."""

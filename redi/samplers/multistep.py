@@ -78,6 +78,10 @@ class UniPC(Multistep):
     def history_after(self, step: int) -> int:
         return min(step + 1, self.history_size) if step else 0
 
+    def history_steps(self, step: int) -> tuple[int | None, ...]:
+        carried = self.history_after(step)
+        return (*(None,) * (carried - 1), step - 1) if carried else ()
+
     def restore(self, state: SamplerState) -> None:
         scheduler, outputs = self.scheduler, state.history[:-1]
         super().restore(SamplerState(state.step, state.latents, outputs))

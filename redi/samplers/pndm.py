@@ -33,9 +33,24 @@ class PNDM(Sampler):
 
     @cached_property
     def levels(self) -> Levels:
-        timesteps = [int(calls[0]) for calls in self.call_timesteps]
-        stride = self.scheduler.config.num_train_timesteps // self.num_steps
-        return alpha_levels(self.scheduler, timesteps[:1] + [t - stride for t in timesteps])
+        starts = [int(calls[0]) for calls in self.call_timesteps]
+        return alpha_levels(self.scheduler, [*starts, self._reached[-1]])
+
+    @cached_property
+    def written(self) -> Levels:
+        return alpha_levels(self.scheduler, [int(self.call_timesteps[0][0]), *self._reached])
+
+    @property
+    def _reached(self) -> list[int]:
+        """Timestep that each update goes down to; a warm-up ends where its last call is made."""
+        return [
+            int(calls[-1]) if len(calls) > 1 else int(calls[0]) - self._stride
+            for calls in self.call_timesteps
+        ]
+
+    @property
+    def _stride(self) -> int:
+        return self.scheduler.config.num_train_timesteps // self.num_steps
 
     @cached_property
     def call_timesteps(self) -> list[tuple[Tensor, ...]]:
@@ -90,13 +105,6 @@ class PNDMRungeKutta(PNDM):
         self._active = scheduler
 
     @cached_property
-    def levels(self) -> Levels:
-        calls, stride = self.call_timesteps, self._stride
-        warm = [int(group[-1]) for group in calls[:_RUNGE_KUTTA]]
-        rest = [int(group[0]) - stride for group in calls[_RUNGE_KUTTA:]]
-        return alpha_levels(self.scheduler, [int(calls[0][0]), *warm, *rest])
-
-    @cached_property
     def call_timesteps(self) -> list[tuple[Tensor, ...]]:
         calls = list(self.scheduler.timesteps)
         warm = [tuple(calls[4 * i : 4 * i + 4]) for i in range(_RUNGE_KUTTA)]
@@ -133,10 +141,6 @@ class PNDMRungeKutta(PNDM):
             return super()._call_level(step, 0)
         squared = float(self.scheduler.alphas_cumprod[int(self.call_timesteps[step][number])])
         return squared**0.5, (1 - squared) ** 0.5
-
-    @property
-    def _stride(self) -> int:
-        return self.scheduler.config.num_train_timesteps // self.num_steps
 
 
 def _owned(value: Tensor | int) -> Tensor | int:

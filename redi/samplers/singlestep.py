@@ -32,6 +32,10 @@ class DPMSolverSingleStep(Sampler):
         inside = step < self.num_steps and self.scheduler.order_list[step] > 1
         return self.scheduler.order_list[step] if inside else 0
 
+    def history_steps(self, step: int) -> tuple[int | None, ...]:
+        carried = self.history_after(step)
+        return (*(None,) * (carried - 1), step - carried + 1) if carried else ()
+
     def can_resume(self, step: int, policy: str) -> bool:
         return super().can_resume(step, policy) and (
             policy == "retrieved" or self.history_after(step) == 0

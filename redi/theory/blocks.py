@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,6 +76,28 @@ def certificate_block(seen: Observation, perturbation: float) -> dict[str, Any]:
             "nearest_median_bound": float(certificate(near)[-1].median()),
         },
     }
+
+
+def estimator_block(
+    seen: Observation, constants: Mapping[str, PlugIn], held_out: Tensor
+) -> dict[str, Any]:
+    """Error and bounds of every estimator per value step (section 6); `constants` by estimator."""
+    block: dict[str, Any] = {}
+    for estimator, jumps in seen.by_estimator.items():
+        block[estimator] = rows = {}
+        for v, jump in jumps.items():
+            certified = {form: certified_error(seen.pairs, jump, form) for form in FORMS}
+            plug_in = {form: constants[estimator].error(seen.pairs, jump, form) for form in FORMS}
+            rows[str(v)] = {
+                "violations": sum(exceeded(jump, bound) for bound in certified.values()),
+                "median_relative_error": float(jump.relative_error.median()),
+                "certificate": {f: coverage(b, final_error(jump)) for f, b in certified.items()},
+                "plug_in": {
+                    form: coverage(bound[held_out], final_error(jump)[held_out])
+                    for form, bound in plug_in.items()
+                },
+            }
+    return block
 
 
 def exceeded(jump: JumpRecord, bound: Tensor) -> int:

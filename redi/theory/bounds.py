@@ -14,26 +14,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redi.theory.certificate import (
-    certificate,
-    mismatch_sources,
-    propagate,
-    propagate_growth,
-    step_map_certificate,
-)
+from redi.theory.certificate import mismatch_sources, propagate, propagate_growth
+from redi.theory.displacement import STEPS, displacement, pair_bounds, path
 from redi.theory.jump import JumpRecord
 from redi.theory.pairs import PairRecord
 
 FORMS = ("lipschitz", "step_map")
+_TINY = torch.finfo(torch.float32).tiny
 
 
-def retrieval_bound(weights: Tensor, pair_bounds: Tensor, state_norm: Tensor) -> Tensor:
-    """Inequality (4): bounds (Q,) on `|| sum_h w_h y^h_v - y_v ||`.
+def retrieval_bound(weights: Tensor, errors: Tensor, borrowed: Tensor) -> Tensor:
+    """Inequality (4): bounds (Q,) on the error `|| y^_v - y_v ||` of an estimate.
 
-    `sum_h |w_h| B^h_v + |1 - sum_h w_h| ||y_v||` for weights and pair bounds (Q, H) and norms
-    (Q,) of the true state; the last term vanishes for affine weights.
+    `sum_h |w_h| B^h + |1 - sum_h w_h| ||T(y)||` for weights and bounds of each neighbour's error
+    (Q, H), and norms (Q,) of what the estimator borrows; the last term vanishes for affine weights.
     """
-    return (weights.abs() * pair_bounds).sum(1) + (1 - weights.sum(1)).abs() * state_norm
+    return (weights.abs() * errors).sum(1) + (1 - weights.sum(1)).abs() * borrowed
 
 
 def continuation_bound(
@@ -56,9 +52,9 @@ def continuation_bound(
 
 def certified_error(pairs: PairRecord, jump: JumpRecord, form: str) -> Tensor:
     """Certified bounds (Q,) on the error `||x_N - x^_N||` of the final latent."""
-    bounds = certificate(pairs) if form == "lipschitz" else step_map_certificate(pairs)
+    bounds = pair_bounds(pairs, jump.estimator, form)
     at_value = bounds[jump.value_step - pairs.updates[0].index].reshape(jump.weights.shape)
-    start = retrieval_bound(jump.weights, at_value, jump.state_norm)
+    start = retrieval_bound(jump.weights, at_value, jump.borrowed_norm)
     constants = jump.secant if form == "lipschitz" else jump.growth
     sources = jump.history_term + jump.rounding
     return jump.final_alpha * continuation_bound(jump, start, constants, sources, form)
@@ -69,19 +65,28 @@ class PlugIn:
     """Constants at one quantile over calibration queries, in the place of a run's own.
 
     `constants` (n, 1) per form hold for the updates from the key step on, `after` (N - v, 1) per
-    form and value step for the updates after a jump.
+    form and value step for the updates after a jump, and `steps` (n, 1) per estimator for what it
+    borrows, as shares of the key distance.
     """
 
     quantile: float
     constants: Mapping[str, Tensor]
     mismatch: Tensor  # (n, 1)
+    steps: Mapping[str, Tensor]
     after: Mapping[tuple[str, int], Tensor]
     history: Mapping[int, Tensor]  # per value step (N - v, 1)
-    state_norm: Mapping[int, float]  # per value step
+    borrowed_norm: Mapping[int, float]  # per value step
     decoder: float  # distance of pictures over distance of latents
 
-    def pair_bounds(self, pairs: PairRecord, form: str) -> Tensor:
-        """Plug-in bounds (n + 1, P); they use of a pair only what is known at the key step."""
+    def pair_bounds(self, pairs: PairRecord, form: str, estimator: str = "paper") -> Tensor:
+        """Plug-in bounds (n + 1, P) on one neighbour's error under an estimator.
+
+        They use of a pair only what is known at the key step.
+        """
+        if estimator != "paper" and form == "step_map":
+            return path(self.steps[estimator] * pairs.distance[0])
+        if estimator != "paper":
+            return displacement(pairs, self.constants[form], self.mismatch, estimator)
         if form == "step_map":
             sources = mismatch_sources(pairs.updates, self.mismatch)
             return propagate_growth(pairs.distance[0], self.constants[form], sources)
@@ -96,8 +101,8 @@ class PlugIn:
     def error(self, pairs: PairRecord, jump: JumpRecord, form: str) -> Tensor:
         """Plug-in bounds (Q,) on the error of the final latent, known at the key step."""
         v = jump.value_step
-        at_value = self.pair_bounds(pairs, form)[v - pairs.updates[0].index]
-        norm = torch.full_like(jump.state_norm, self.state_norm[v])
+        at_value = self.pair_bounds(pairs, form, jump.estimator)[v - pairs.updates[0].index]
+        norm = torch.full_like(jump.borrowed_norm, self.borrowed_norm[v])
         start = retrieval_bound(jump.weights, at_value.reshape(jump.weights.shape), norm)
         bound = continuation_bound(jump, start, self.after[form, v], self.history[v], form)
         return jump.final_alpha * bound
@@ -130,8 +135,12 @@ def estimate_constants(
         quantile=quantile,
         constants={"lipschitz": over(chosen.secant), "step_map": over(chosen.growth)},
         mismatch=over(chosen.mismatch),
+        steps={
+            estimator: over(getattr(chosen, name) / chosen.distance[0].clamp(min=_TINY))
+            for estimator, name in STEPS.items()
+        },
         after=after,
         history={v: over(jump.history_term[:, queries]) for v, jump in jumps.items()},
-        state_norm={v: float(over(jump.state_norm[queries])) for v, jump in jumps.items()},
+        borrowed_norm={v: float(over(jump.borrowed_norm[queries])) for v, jump in jumps.items()},
         decoder=float(over(ratios[ratios.isfinite()])),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from redi.errors import UsageError
-from redi.theory.neighbours import WEIGHTS
+from redi.retrieval import WEIGHTS
 
 
 @dataclass
@@ -18,7 +18,7 @@ class TheoryConfig:
         key_step: step of the keys, at least 1.
         value_steps: candidate steps to jump to, ascending.
         neighbours: neighbours per query, each one a pair.
-        weights: `least_squares` (the paper) or `affine`.
+        weights: of the neighbours, for every estimator; one of `redi.retrieval.WEIGHTS`.
         resume: history after a jump, `rewarm` or `retrieved`.
         quantiles: quantiles of the constants that plug-in bounds are made from; the last one is
             used for correlations and scores.

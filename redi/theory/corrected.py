@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from redi.methods.corrected import Correction
-from redi.methods.corrected.base import BASES, Visit
+from redi.methods.corrected.base import Visit
 from redi.methods.corrected.corrector import StepCorrection, base_step
 from redi.theory.fleet import norms
 
@@ -127,7 +127,6 @@ def base_coefficients(correction: Correction, level: int) -> dict[int, tuple[flo
     within one `y_j` or one `e_j`.
     """
     plan = correction.plan
-    base, last = BASES[correction.base], level == plan.calls - 1
 
     def probe(j: int, y: float, noise: float) -> float:
         visits = [
@@ -138,7 +137,7 @@ def base_coefficients(correction: Correction, level: int) -> dict[int, tuple[flo
             )
             for i in range(level + 1)
         ]
-        return abs(float(base(visits, float(plan.rho[level + 1]), last)))
+        return abs(float(base_step(plan, correction.base, level, visits)))
 
     return {j: (probe(j, 1.0, 0.0), probe(j, 0.0, 1.0)) for j in range(level + 1)}
 

@@ -35,7 +35,8 @@ class Fleet:
         self.updates = {update.index: update for update in updates}
         self.state = self.before = state
         self.y = self.y_before = self._normalised()  # (B, C, H, W) x / alpha, float64
-        self.noise = state.latents  # (B, C, H, W) e of the last update
+        self.noise = state.latents  # (B, C, H, W) e of the last update's first call
+        self.last = state.latents  # (B, C, H, W) e of its last call, which a jump may use
         self.rounding = torch.zeros(len(state))  # (B,) what the last update may add to y
         self.predictions: deque[Tensor] = deque(maxlen=_REACH)
 
@@ -75,6 +76,7 @@ class Fleet:
         self.before, self.state = self.state, SamplerState.join([r.state for r in records])
         self.y_before, self.y = self.y, self._normalised()
         self.noise = torch.cat([record.predictions[0] for record in records])
+        self.last = torch.cat([record.predictions[-1] for record in records])
         self.predictions.appendleft(update.prediction(self.y_before, self.noise))
         self.rounding = self._rounding(update)
 

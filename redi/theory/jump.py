@@ -6,15 +6,88 @@ the history term: a resumed multistep method combines other predictions than the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from redi.retrieval import ESTIMATORS, WEIGHTS, Jump
 from redi.theory.fleet import Fleet, norms
 from redi.theory.multistep import Update, multistep
-from redi.theory.neighbours import combine
+
+
+class Keys:
+    """What queries and entries have at the key step, and the neighbours that were found there.
+
+    Weights and estimates are those of runs: `redi.retrieval.WEIGHTS` and `ESTIMATORS`.
+    """
+
+    def __init__(self, queries: Fleet, entries: Fleet, rows: Tensor, weights: str) -> None:
+        self.queries, self.rows = queries, rows
+        self.rho = float(queries.sampler.levels.rho[queries.state.step])
+        self._query, self._query_noise = queries.y, queries.last
+        self._entries, self._entry_noise = entries.y, entries.last
+        self.weights = torch.cat(  # (Q, H)
+            [
+                WEIGHTS[weights](mine.flatten(1), keys.flatten(2))
+                for mine, keys in self._batches(lambda part: (self._query[part], self._keys(part)))
+            ]
+        )
+
+    @property
+    def residual(self) -> Tensor:
+        """`|| y_k - sum_h w_h y^h_k ||` (Q,)."""
+        return norms(self._query - self.estimates("paper", self._entries, self.rho)).cpu()
+
+    def estimates(self, estimator: str, values: Tensor, rho: float) -> Tensor:
+        """Estimates (Q, C, H, W) of the queries' states from those of all entries at `rho`."""
+        return self._estimates(lambda part: self._jump(part, values, rho), estimator)
+
+    def borrowed(self, estimator: str, values: Tensor, rho: float) -> Tensor:
+        """What the estimator would borrow from the queries' own trajectories (Q, C, H, W).
+
+        It is linear in the query and in its neighbours: the query's part is set to zero.
+        """
+        return self._estimates(lambda part: self._own(part, values, rho), estimator)
+
+    def combine(self, items: Tensor) -> Tensor:
+        """`sum_h w_h item_h` (Q, ...) of the entries' items (M, ...), float64."""
+        return self.estimates("paper", items, self.rho)
+
+    def _estimates(self, jump_of: Callable[[slice], Jump], estimator: str) -> Tensor:
+        return torch.cat([ESTIMATORS[estimator](jump) for jump in self._batches(jump_of)])
+
+    def _batches(self, make: Callable[[slice], Any]) -> Iterator[Any]:
+        return (make(part) for part, _ in self.queries.batches())
+
+    def _keys(self, part: slice) -> Tensor:
+        return self._entries[self.rows[part]]
+
+    def _jump(self, part: slice, values: Tensor, rho: float) -> Jump:
+        rows = self.rows[part]
+        return Jump(
+            query_key=self._query[part],
+            query_prediction=self._query_noise[part].double(),
+            keys=self._keys(part),
+            predictions=self._entry_noise[rows].double(),
+            values=values[rows].double(),
+            weights=self.weights[part].to(values.device),
+            stride=rho - self.rho,
+        )
+
+    def _own(self, part: slice, values: Tensor, rho: float) -> Jump:
+        query, noise = self._query[part], self._query_noise[part].double()
+        return Jump(
+            query_key=torch.zeros_like(query),
+            query_prediction=torch.zeros_like(noise),
+            keys=query[:, None],
+            predictions=noise[:, None],
+            values=values[part, None],
+            weights=torch.ones(len(query), 1, dtype=query.dtype, device=query.device),
+            stride=rho - self.rho,
+        )
 
 
 @dataclass(frozen=True)
@@ -24,10 +97,11 @@ class JumpRecord:
     Distances are in units of `y`; `n = N - v`.
     """
 
+    estimator: str
     value_step: int
     updates: tuple[Update, ...]
     weights: Tensor  # (Q, H)
-    state_norm: Tensor  # (Q,) ||y_v|| of the full run
+    borrowed_norm: Tensor  # (Q,) norm of what the estimator borrows, on the full run itself
     distance: Tensor  # (n + 1, Q) ||y_i - y^_i||
     secant: Tensor  # (n, Q) eta_i between the full and the resumed run
     growth: Tensor  # (n, Q) secant constant of the resumed step map
@@ -49,27 +123,26 @@ class JumpRecorder:
     Args:
         queries: full runs at step `v`.
         entries: KB runs at step `v`.
-        rows: neighbours (Q, H).
-        weights: their weights (Q, H).
+        keys: what was found at the key step.
+        estimator: one of `redi.retrieval.ESTIMATORS`.
         resume: `rewarm` or `retrieved`.
     """
 
     def __init__(
-        self, queries: Fleet, entries: Fleet, rows: Tensor, weights: Tensor, resume: str
+        self, queries: Fleet, entries: Fleet, keys: Keys, estimator: str, resume: str
     ) -> None:
         sampler, step = queries.sampler, queries.state.step
-        self.queries, self.weights, self.value_step = queries, weights, step
-        estimate = combine(weights, entries.y, rows)
+        self.queries, self.keys, self.value_step = queries, keys, step
+        self.estimator, rho = estimator, float(sampler.levels.rho[step])
+        estimate = keys.estimates(estimator, entries.y, rho)
         latents = (estimate * float(sampler.levels.alpha[step])).to(entries.state.latents.dtype)
         history: tuple[Tensor, ...] = ()
         if resume == "retrieved":
-            history = tuple(
-                combine(weights, item, rows).to(item.dtype) for item in entries.state.history
-            )
+            history = tuple(keys.combine(item).to(item.dtype) for item in entries.state.history)
         self.carried = [item.double() for item in reversed(history)]
         self.updates = multistep(sampler, step, len(history))
         self.resumed = queries.fork(self.updates, sampler.resume(step, latents, resume, history))
-        self.state_norm = norms(queries.y).cpu()
+        self.borrowed_norm = norms(keys.borrowed(estimator, queries.y, rho)).cpu()
         self.distance = [self._distance()]
         self.secant: list[Tensor] = []
         self.growth: list[Tensor] = []
@@ -99,10 +172,11 @@ class JumpRecorder:
             for series in (self.secant, self.growth, self.history_term, self.rounding)
         )
         return JumpRecord(
+            self.estimator,
             self.value_step,
             self.updates,
-            self.weights,
-            self.state_norm,
+            self.keys.weights,
+            self.borrowed_norm,
             torch.stack(self.distance),
             secant,
             growth,

@@ -169,7 +169,7 @@ def _check_scheduler(sampler: Sampler) -> None:
 
 
 def _check_levels(sampler: Sampler) -> None:
-    """Refuse grids on which the network is called at another level than the state's."""
+    """Refuse grids on which a state, its call and the next update are at different levels."""
     calls = torch.stack([timesteps[0] for timesteps in sampler.call_timesteps]).double()
     if sampler.name == "flow_euler":
         called = calls / sampler.scheduler.config.num_train_timesteps  # (N,)
@@ -178,7 +178,8 @@ def _check_levels(sampler: Sampler) -> None:
         table = sampler.scheduler.alphas_cumprod.double()[calls.long()]
         called = ((1 - table) / table).sqrt()  # (N,)
         state = sampler.levels.rho[:-1]
-    if ((called - state).abs() > _SAME_LEVEL * state).any():
+    apart = (called - state).abs() > _SAME_LEVEL * state
+    if apart.any() or not torch.equal(sampler.written.alpha, sampler.levels.alpha):
         spacing = sampler.scheduler.config.get("timestep_spacing")
         raise UsageError(
             f"sampling.steps={sampler.num_steps} with timestep_spacing={spacing!r} calls the "

@@ -11,13 +11,14 @@ from torch import Tensor
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.models.base import DiffusionModel
+from redi.retrieval import ESTIMATORS
 from redi.samplers import Sampler, build_sampler
 from redi.theory.certificate import perturbations
 from redi.theory.config import TheoryConfig
-from redi.theory.fleet import Fleet, norms, predictors_of
-from redi.theory.jump import JumpRecord, JumpRecorder, picture_errors
+from redi.theory.fleet import Fleet, predictors_of
+from redi.theory.jump import JumpRecord, JumpRecorder, Keys, picture_errors
 from redi.theory.multistep import multistep
-from redi.theory.neighbours import at_random, combine, fit_weights, nearest
+from redi.theory.neighbours import at_random, nearest
 from redi.theory.pairs import PairRecord, PairRecorder
 
 
@@ -33,9 +34,15 @@ class Observation:
     random_pairs: PairRecord
     #: Q pairs with the nearest entry, evaluated with the entry's prompt in the query's place
     swapped_pairs: PairRecord
-    jumps: Mapping[int, JumpRecord]
+    #: by estimator and value step
+    by_estimator: Mapping[str, Mapping[int, JumpRecord]]
     key_distance: Tensor  # (Q,) nearest key, in units of y
     fit_residual: Tensor  # (Q,) || y_k - sum_h w_h y^h_k ||
+
+    @property
+    def jumps(self) -> Mapping[int, JumpRecord]:
+        """Jumps of the published estimator by value step."""
+        return self.by_estimator["paper"]
 
     def calls_saved(self, value_step: int) -> int:
         """Network calls that a jump from the key step to `value_step` does not make."""
@@ -73,13 +80,7 @@ def observe(
         entries.advance()
 
     key_distance, rows = nearest(query_fleet.y, entries.y, config.neighbours)
-    weights = torch.stack(
-        [
-            fit_weights(key, entries.y[r], config.weights)
-            for key, r in zip(query_fleet.y, rows, strict=True)
-        ]
-    )  # (Q, H)
-    residual = norms(query_fleet.y - combine(weights, entries.y, rows)).cpu()
+    keys = Keys(query_fleet, entries, rows, config.weights)
     middle = (config.key_step + config.value_steps[-1]) // 2
     swapped = predictors_of(model, [kb_prompts[int(r)] for r in rows[:, 0]], config.batch_size)
     anyone = at_random(len(queries), len(kb_prompts), config.seed)
@@ -91,7 +92,10 @@ def observe(
     jumps: list[JumpRecorder] = []
     for step in range(config.key_step, config.steps + 1):
         if step in config.value_steps:
-            jumps.append(JumpRecorder(query_fleet, entries, rows, weights, config.resume))
+            jumps += [
+                JumpRecorder(query_fleet, entries, keys, estimator, config.resume)
+                for estimator in ESTIMATORS
+            ]
         if step == config.steps:
             break
         query_fleet.advance()
@@ -111,9 +115,15 @@ def observe(
         both.take(is_random),
         swapped_pairs,
         {
-            jump.value_step: jump.record(picture_errors(model.decode, query_fleet, jump.resumed))
-            for jump in jumps
+            estimator: {
+                jump.value_step: jump.record(
+                    picture_errors(model.decode, query_fleet, jump.resumed)
+                )
+                for jump in jumps
+                if jump.estimator == estimator
+            }
+            for estimator in ESTIMATORS
         },
         key_distance[:, 0],
-        residual,
+        keys.residual,
     )

@@ -28,6 +28,8 @@ SERIES = (
     "residual",
     "move",
     "rounding",
+    "drift",
+    "bend",
 )
 
 #: Relative difference of two evaluations of one network at one input.
@@ -50,6 +52,10 @@ class PairRecord:
     residual: Tensor  # (n, P) how far the update misses the difference of states
     move: Tensor  # (n, P) size of the terms of the update
     rounding: Tensor  # (n, P) rounding that the sampler's arithmetic may add
+    drift: Tensor  # (n, P) ||D_{i+1} - D_i||, D = y - y'
+    bend: Tensor  # (n, P) the same of D - rho (e_{k-1} - e'_{k-1})
+    key_gap: Tensor  # (P,) ||e_{k-1} - e'_{k-1}||, what a jump knows of the predictions
+    rho: tuple[float, ...]  # levels of the n + 1 states
     #: gaps (P,) of the predictions made before the key step, newest first
     history_gaps: tuple[Tensor, ...]
     #: residuals (P,) of updates with one coefficient changed, and the step that was changed
@@ -66,6 +72,7 @@ class PairRecord:
             self,
             query=self.query[rows],
             entry=self.entry[rows],
+            key_gap=self.key_gap[rows],
             history_gaps=tuple(gap[rows] for gap in self.history_gaps),
             perturbed={name: (step, item[rows]) for name, (step, item) in self.perturbed.items()},
             **{name: getattr(self, name)[:, rows] for name in SERIES},
@@ -102,6 +109,9 @@ class PairRecorder:
             self._columns(partial(self._gap, j)) for j in range(len(queries.predictions))
         )
         self.checked: dict[str, tuple[int, Tensor]] = {}
+        self.key_noise = queries.last, entries.last
+        self.key_gap = self._columns(lambda rows, idx: norms(self._key_gap(rows, idx)))
+        self.rho = [float(queries.sampler.levels.rho[queries.state.step])]
 
     def observe(self) -> None:
         """Record the update that both fleets have just made."""
@@ -122,6 +132,7 @@ class PairRecorder:
             if changed.index == update.index:
                 self.checked[name] = (len(self.updates), joined[name])
         self.updates.append(update)
+        self.rho.append(float(self.queries.sampler.levels.rho[update.index + 1]))
 
     def record(self) -> PairRecord:
         """Everything observed so far; pairs in the order of the rows of `neighbours`."""
@@ -131,6 +142,8 @@ class PairRecorder:
             query=torch.arange(count).repeat_interleave(width),
             entry=self.neighbours.flatten(),
             history_gaps=self.history,
+            key_gap=self.key_gap,
+            rho=tuple(self.rho),
             perturbed=self.checked,
             **{name: torch.stack(series) for name, series in self.series.items()},
         )
@@ -170,11 +183,21 @@ class PairRecorder:
             "residual": norms(after - update.apply(before, gaps)),
             "move": (1 - update.carry) * distance + abs(update.gain) * weighted,
             "rounding": queries.rounding[rows] + entries.rounding[idx],
+            "drift": norms(after - before),
+            "bend": norms(after - before - self._stride(update) * self._key_gap(rows, idx)),
         }
         for name, changed in self.perturbed.items():
             if changed.index == update.index:
                 result[name] = norms(after - changed.apply(before, gaps))
         return {name: value.cpu() for name, value in result.items()}
+
+    def _stride(self, update: Update) -> float:
+        return float(self.queries.sampler.levels.rho[update.index + 1]) - update.rho
+
+    def _key_gap(self, rows: slice, idx: Tensor) -> Tensor:
+        """`e_{k-1} - e'_{k-1}` (B, C, H, W)."""
+        mine, other = self.key_noise
+        return mine[rows].double() - other[idx].double()
 
     def _columns(self, measure: Callable[[slice, Tensor], Tensor]) -> Tensor:
         columns = [

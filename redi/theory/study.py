@@ -17,6 +17,7 @@ from redi.theory.blocks import (
     KnownLipschitz,
     certificate_block,
     conformal_block,
+    estimator_block,
     known_constant_block,
     plug_in_block,
 )
@@ -68,6 +69,7 @@ def run_study(
         "entries": len(kb_prompts),
         "certificate": {},
         "known_constant": {} if isinstance(model, KnownLipschitz) else None,
+        "estimators": {},
         "plug_in": {},
         "conformal": {},
         "order": {},
@@ -84,6 +86,11 @@ def run_study(
         block["certificate"][name] = certificate_block(here, config.perturbation)
         if isinstance(model, KnownLipschitz):
             block["known_constant"][name] = known_constant_block(model, here)
+        largest = {
+            estimator: estimate_constants(here.pairs, jumps, calibration, config.quantiles[-1])
+            for estimator, jumps in here.by_estimator.items()
+        }
+        block["estimators"][name] = estimator_block(here, largest, ~calibration)
         block["plug_in"][name] = plug_in_block(here, constants[name], ~calibration)
         block["conformal"][name] = conformal_block(here, constants[name][-1], calibration, config)
         orders[name] = convergence_order(name, config.order_steps, config.seed)

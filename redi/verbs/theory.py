@@ -36,6 +36,25 @@ def _corrected_table(block: dict[str, Any]) -> Table:
     return table
 
 
+def _estimators_table(block: dict[str, Any]) -> Table:
+    table = Table(title="Estimators: relative error of the final latents, at the middle value step")
+    for heading in ("sampler", "estimator", "error", "bound / error", "violations"):
+        table.add_column(
+            heading, justify="left" if heading in ("sampler", "estimator") else "right"
+        )
+    for sampler, estimators in block.items():
+        for estimator, rows in estimators.items():
+            middle = list(rows.values())[len(rows) // 2]
+            table.add_row(
+                sampler,
+                estimator,
+                f"{middle['median_relative_error']:.4f}",
+                f"{middle['certificate']['step_map']['tightness_median']:.2f}",
+                str(sum(row["violations"] for row in rows.values())),
+            )
+    return table
+
+
 def theory_job(config: TheoryRunConfig, console: Console) -> Path:
     """Run the study and write `results.json` beside the figures."""
     start, folder = time.time(), Path(config.run_dir)
@@ -45,8 +64,10 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
         queries, entries = split_prompts(mixture.prompts(), config.queries, config.theory.seed)
     else:
         model = NoiseForm(model_from(config.model, config.guidance_scale, ""))
-        queries = prompts_from(config.data, "query", config.queries).texts
-        entries = prompts_from(config.data, "kb", config.entries).texts
+        queries, entries = (  # a prompt that stands twice would be its own neighbour
+            list(dict.fromkeys(prompts_from(config.data, kind, count).texts))
+            for kind, count in (("query", config.queries), ("kb", config.entries))
+        )
     block = run_study(
         model, config.samplers, queries, entries, config.theory, console.print, folder
     )
@@ -74,6 +95,7 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
             sampler, str(found["pairs"]), str(found["violations"]), f"{found['max_ratio']:.3f}"
         )
     console.print(table)
+    console.print(_estimators_table(block["estimators"]))
     if "corrected" in block:
         console.print(_corrected_table(block["corrected"]))
     console.print(f"Figures and numbers: {folder}")

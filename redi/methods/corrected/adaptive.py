@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from redi.methods.conformal import breaking_points, calibrate, choose
+from redi.methods.corrected.groups import all_different, first_rows
 from redi.methods.corrected.kernel import Choice, KernelRidge, fit_kernel
 
 _CHOICES = [Choice("gaussian", w, r) for w in (0.5, 1.0, 2.0) for r in (1e-2, 1e-1, 1.0)]
@@ -51,7 +52,12 @@ class BudgetPolicy:
 
 
 def fit_policy(
-    features: Tensor, errors: Tensor, budgets: Sequence[int], tolerance: float, risk: float
+    features: Tensor,
+    errors: Tensor,
+    budgets: Sequence[int],
+    tolerance: float,
+    risk: float,
+    groups: Tensor | None = None,
 ) -> BudgetPolicy:
     """Fit and calibrate on left-out trajectories.
 
@@ -59,12 +65,17 @@ def fit_policy(
         features: of the first call (K, F).
         errors: relative errors (K, len(budgets)) of corrections that left each trajectory out.
         budgets: numbers of calls, falling, so that the safest comes first.
+        groups: of trajectories that repeat one another (K,), which are left out together and count
+            once; None: no trajectory repeats another.
     """
+    groups = all_different(len(features)) if groups is None else groups
     targets = errors.double().clamp_min(1e-12).log()
-    regression, left_out, _ = fit_kernel(features, targets, _CHOICES)
-    points = breaking_points(left_out.exp(), errors, tolerance)
-    exceeded = (errors > tolerance).sum(0)
-    allowed = risk * (len(errors) + 1)
+    regression, left_out, _ = fit_kernel(features, targets, _CHOICES, groups)
+    once = first_rows(groups)
+    scores, known = left_out.exp()[once], errors[once]
+    points = breaking_points(scores, known, tolerance)
+    exceeded = (known > tolerance).sum(0)
+    allowed = risk * (len(known) + 1)
     kept = [n for n, count in zip(budgets, exceeded.tolist(), strict=True) if count + 1 <= allowed]
     return BudgetPolicy(
         tuple(budgets),

@@ -110,6 +110,11 @@ def _in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 def base_step(plan: Plan, base: str, level: int, visits: Sequence[Visit]) -> Tensor:
-    """The uncorrected step from `level` to `level + 1` (B, C, H, W)."""
-    last = level == plan.calls - 1
-    return BASES[base](visits, float(plan.rho[level + 1]), last)
+    """The uncorrected step from `level` to `level + 1` (B, C, H, W).
+
+    It goes where the reference's own update wrote that state, and is read as the next call does.
+    """
+    last, step = level == plan.calls - 1, plan.steps[level + 1]
+    written, read = plan.sampler.written, plan.sampler.levels
+    y = BASES[base](visits, float(written.rho[step]), last)
+    return y * float(written.alpha[step] / read.alpha[step])

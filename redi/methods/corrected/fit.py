@@ -20,6 +20,7 @@ from redi.errors import UsageError
 from redi.methods.corrected.base import BASES, Visit, visit
 from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
 from redi.methods.corrected.features import FEATURES, fit_features
+from redi.methods.corrected.groups import all_different
 from redi.methods.corrected.kernel import KERNELS, Choice, KernelFit, KernelRidge
 from redi.methods.corrected.local import PatchRidge, fit_local
 from redi.methods.corrected.nearest import NearestRidge, fit_nearest
@@ -95,6 +96,7 @@ def fit_correction(
     predict: Callable[[Tensor, int], Prediction],
     partitions: Tensor,
     progress: Callable[[int], None] = lambda level: None,
+    groups: Tensor | None = None,
 ) -> Correction:
     """Fit all steps of a plan.
 
@@ -105,9 +107,15 @@ def fit_correction(
             normalised states (K, C, H, W) of a level.
         partitions: noise partition of each trajectory (K,); kernels never look across.
         progress: called with each finished level.
+        groups: of trajectories that repeat one another (K,), which are left out together; None: no
+            trajectory repeats another.
     """
-    if len(partitions) < 2:
-        raise UsageError("kb.size=1 is too small for correction: use at least 2 trajectories")
+    groups = all_different(len(partitions)) if groups is None else groups
+    if len(groups.unique()) < 2:
+        raise UsageError(
+            f"kb.size={len(groups)} holds one trajectory that differs from the others, which is "
+            "too few for correction: use at least 2 different prompts or noises"
+        )
     y = reference(0).double()
     visits: list[Visit] = []
     steps: list[StepCorrection] = []
@@ -117,7 +125,7 @@ def fit_correction(
         base = base_step(plan, recipe.base, level, visits)
         residual = target - base
         _require_finite(residual, plan, level)
-        step, left_out = fit_step(recipe, visits, residual, partitions)
+        step, left_out = fit_step(recipe, visits, residual, partitions, groups)
         steps.append(step)
         y = base + left_out if recipe.states == "visited" else target
         progress(level)
@@ -140,17 +148,17 @@ def _require_finite(residual: Tensor, plan: Plan, level: int) -> None:
 
 
 def fit_step(
-    recipe: Recipe, visits: list[Visit], residual: Tensor, partitions: Tensor
+    recipe: Recipe, visits: list[Visit], residual: Tensor, partitions: Tensor, groups: Tensor
 ) -> tuple[StepCorrection, Tensor]:
     """The part with the least left-out error, and its left-out predictions (K, C, H, W)."""
     features = fit_features(recipe.features, visits, partitions)
     planes = features(visits)
-    regress = _kernels_on(recipe, planes, partitions)
+    regress = _kernels_on(recipe, planes, partitions, groups)
     candidates: dict[str, tuple[PatchRidge | None, Kernels, Tensor]] = {}
     if "none" in recipe.parts:
         candidates["none"] = (None, {}, torch.zeros_like(residual))
     if {"local", "both"} & set(recipe.parts):
-        local, guess, _ = fit_local(planes, residual, recipe.patches, recipe.folds)
+        local, guess, _ = fit_local(planes, residual, recipe.patches, recipe.folds, groups=groups)
         if "local" in recipe.parts:
             candidates["local"] = (local, {}, guess)
         if "both" in recipe.parts:
@@ -169,24 +177,25 @@ def fit_step(
 
 
 def _kernels_on(
-    recipe: Recipe, planes: Tensor, partitions: Tensor
+    recipe: Recipe, planes: Tensor, partitions: Tensor, groups: Tensor
 ) -> Callable[[Tensor], tuple[Kernels, Tensor]]:
     """Fits a residual (K, C, H, W) within each partition; gives left-out predictions as well."""
-    groups = {int(p): (partitions == p).nonzero()[:, 0] for p in partitions.unique()}
+    parts = {int(p): (partitions == p).nonzero()[:, 0] for p in partitions.unique()}
     shared: dict[int, KernelFit] = {}
 
     def one(partition: int, targets: Tensor) -> tuple[KernelRidge | NearestRidge, Tensor]:
-        inputs = planes[groups[partition]].flatten(1)
+        rows = parts[partition]
+        inputs, same = planes[rows].flatten(1), groups[rows]
         if recipe.nearest is not None:
-            return fit_nearest(inputs, targets, recipe.choices, recipe.nearest)[:2]
+            return fit_nearest(inputs, targets, recipe.choices, recipe.nearest, same)[:2]
         if partition not in shared:
-            shared[partition] = KernelFit(inputs)
+            shared[partition] = KernelFit(inputs, same)
         return shared[partition].to(targets, recipe.choices)[:2]
 
     def regress(residual: Tensor) -> tuple[Kernels, Tensor]:
         kernels: Kernels = {}
         left_out = torch.empty_like(residual)
-        for partition, rows in groups.items():
+        for partition, rows in parts.items():
             kernels[partition], guess = one(partition, residual[rows].flatten(1))
             left_out[rows] = guess.reshape(residual[rows].shape)
         return kernels, left_out

@@ -1,4 +1,4 @@
-"""Kernel ridge regression in closed form, with exact leave-one-out residuals."""
+"""Kernel ridge regression in closed form, with exact left-out residuals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from redi.methods.corrected.groups import all_different, members
 
 KERNELS = ("gaussian", "laplacian", "linear")
 _SAMPLE = 1024  # rows whose distances are measured
@@ -104,19 +106,22 @@ class KernelRidge:
 
 
 def fit_kernel(
-    features: Tensor, targets: Tensor, choices: list[Choice]
+    features: Tensor, targets: Tensor, choices: list[Choice], groups: Tensor | None = None
 ) -> tuple[KernelRidge, Tensor, dict[Choice, float]]:
-    """One regression from features (K, F) to targets (K, D): see `KernelFit.to`."""
-    return KernelFit(features).to(targets, choices)
+    """One regression from features (K, F) to targets (K, D): see `KernelFit`."""
+    return KernelFit(features, groups).to(targets, choices)
 
 
 class KernelFit:
     """Regressions from one set of features (K, F); every kernel matrix is decomposed once.
 
-    Decompositions are kept, K x K numbers for each kernel and width that was asked for.
+    Decompositions are kept, K x K numbers for each kernel and width that was asked for. Rows of
+    one group (K,) repeat one another and are left out together; None: no row repeats another.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, groups: Tensor | None = None) -> None:
+        rows = members(all_different(len(features)) if groups is None else groups)
+        self._repeated = [own for own in rows if len(own) > 1]
         self.centre = features.double().mean(0)
         self.inputs = features.double() - self.centre
         self.scale = median_distance(self.inputs)
@@ -127,11 +132,11 @@ class KernelFit:
     def to(
         self, targets: Tensor, choices: list[Choice]
     ) -> tuple[KernelRidge, Tensor, dict[Choice, float]]:
-        """Fit targets (K, D) with the choice of the least leave-one-out error.
+        """Fit targets (K, D) with the choice of the least left-out error.
 
-        Returns the regression, its leave-one-out predictions (K, D) and the mean squared
-        leave-one-out error of every choice. With `A = k + ridge I`, the left-out residual of row i
-        is `(A^-1 Y)_i / (A^-1)_ii`: exact, without fitting again.
+        Returns the regression, its left-out predictions (K, D) and the mean squared left-out error
+        of every choice. With `A = k + ridge I`, the left-out residual of the rows G of a group is
+        `((A^-1)_GG)^-1 (A^-1 Y)_G`: exact, without fitting again.
         """
         targets = targets.double()
         errors: dict[Choice, float] = {}
@@ -146,6 +151,9 @@ class KernelFit:
                 coefficients = vectors @ (shrink[:, None] * rotated)
                 diagonal = (vectors.square() * shrink).sum(1)
                 residuals = coefficients / diagonal[:, None]
+                for own in self._repeated:
+                    block = (vectors[own] * shrink) @ vectors[own].mT
+                    residuals[own] = torch.linalg.solve(block, coefficients[own])
                 errors[choice] = float(residuals.square().mean())
                 if best is None or errors[choice] < best[0]:
                     best = errors[choice], choice, coefficients, residuals

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from redi.methods.corrected.groups import all_different, renumbered
+
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 _CHUNK = 64  # trajectories whose patches are in memory at once
 
@@ -41,25 +43,29 @@ def fit_local(
     patches: tuple[int, ...],
     folds: int = 8,
     ridges: tuple[float, ...] = RIDGES,
+    groups: Tensor | None = None,
 ) -> tuple[PatchRidge, Tensor, dict[tuple[int, float], float]]:
     """Fit with the patch size and ridge of the least error on left-out trajectories.
 
-    planes (K, F, H, W), targets (K, C, H, W). Trajectory i belongs to fold i mod `folds` (as many
-    folds as trajectories is leave-one-trajectory-out). Returns the map, the predictions (K, C, H,
-    W) of the maps that left each trajectory's fold out, and the mean squared error of each choice.
+    planes (K, F, H, W), targets (K, C, H, W). The trajectories of group i (K,), which repeat one
+    another, belong to fold i mod `folds`; without groups trajectory i does. Returns the map, the
+    predictions (K, C, H, W) of the maps that left each trajectory's fold out, and the mean squared
+    error of each choice.
     The normal equations of the largest patch hold those of the smaller ones, and a fold's error
     follows from them, so the data are read twice whatever is tried.
     """
-    folds, largest = min(folds, len(planes)), max(patches)
+    groups = all_different(len(planes)) if groups is None else renumbered(groups)
+    folds, largest = min(folds, len(groups.unique())), max(patches)
     if folds < 2:
-        raise ValueError("fit_local needs at least two trajectories")
+        raise ValueError("fit_local needs at least two different trajectories")
+    parts = [(groups % folds == fold).nonzero()[:, 0] for fold in range(folds)]
     depth, channels = planes.shape[1], targets.shape[1]
     size = depth * largest**2 + 1
     gram = torch.zeros(folds, size, size, dtype=torch.float64)
     cross = torch.zeros(folds, size, channels, dtype=torch.float64)
     square = torch.zeros(folds, dtype=torch.float64)
-    for fold in range(folds):
-        for rows in torch.arange(fold, len(planes), folds).split(_CHUNK):
+    for fold, own_rows in enumerate(parts):
+        for rows in own_rows.split(_CHUNK):
             design = _design(planes[rows], largest)  # (k H W, size)
             wanted = targets[rows].double().movedim(1, -1).flatten(0, -2)  # (k H W, C)
             gram[fold] += design.mT @ design
@@ -84,8 +90,8 @@ def fit_local(
     assert best is not None
     _, patch, ridge, maps = best
     left_out = torch.empty(targets.shape, dtype=torch.float64)
-    for fold, solved in enumerate(maps):
-        left_out[fold::folds] = _as_map(solved, depth, patch, ridge)(planes[fold::folds])
+    for rows, solved in zip(parts, maps, strict=True):
+        left_out[rows] = _as_map(solved, depth, patch, ridge)(planes[rows]).double()
     keep = _inner(depth, largest, patch)
     solved = _solve(total[keep][:, keep], total_cross[keep], ridge)
     return _as_map(solved, depth, patch, ridge), left_out, errors

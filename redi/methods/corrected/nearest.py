@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from redi.methods.corrected.groups import all_different
 from redi.methods.corrected.kernel import Choice, affinity, median_distance
 
 _CHUNK = 64  # rows whose neighbours' targets are in memory at once
@@ -52,22 +53,29 @@ class NearestRidge:
 
 
 def fit_nearest(
-    features: Tensor, targets: Tensor, choices: list[Choice], nearest: int
+    features: Tensor,
+    targets: Tensor,
+    choices: list[Choice],
+    nearest: int,
+    groups: Tensor | None = None,
 ) -> tuple[NearestRidge, Tensor, dict[Choice, float]]:
-    """As `fit_kernel`: the regression, its leave-one-out predictions (K, D), errors by choice.
+    """As `fit_kernel`: the regression, its left-out predictions (K, D), errors by choice.
 
-    A row that is left out is predicted from its nearest other rows, so nothing is refitted.
+    A row that is left out is predicted from its nearest rows of other groups (K,), so nothing is
+    refitted. Rows of one group repeat one another; None: no row repeats another.
     """
     centre = features.double().mean(0)
     inputs = (features.double() - centre).float()
     outputs = targets.float()
     scale = median_distance(inputs)
-    nearest = min(nearest, len(inputs) - 1)
+    groups = all_different(len(inputs)) if groups is None else groups
+    same = groups[:, None] == groups
+    nearest = min(nearest, len(inputs) - int(same.sum(1).max()))
     errors: dict[Choice, float] = {}
     best: tuple[float, Choice, Tensor] | None = None
     for choice in choices:
         gram = affinity(inputs, inputs, choice.kernel, choice.width * scale)
-        others = gram.clone().fill_diagonal_(-torch.inf)
+        others = gram.masked_fill(same, -torch.inf)
         guess = torch.cat(
             [_solve(gram, rows, outputs, choice.ridge, nearest) for rows in others.split(_CHUNK)]
         ).double()

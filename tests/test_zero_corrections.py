@@ -1,0 +1,44 @@
+"""Corrections that are zero are the plain sampler, for every grid of timesteps."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redi.methods.corrected.base import Visit
+from redi.methods.corrected.corrector import uncorrected
+from redi.methods.corrected.plan import plan
+from redi.models.mixture import SCHEDULE
+from redi.samplers import SAMPLERS, build_sampler
+
+
+def curved(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(latents) + 0.1 * torch.sin(3 * latents + timestep / 300)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["ddim", "dpm_solver_pp", "unipc"]),
+    st.sampled_from(["trailing", "leading", "linspace"]),
+    st.integers(1, 64),
+    st.sampled_from([0, 1]),
+)
+def test_zero_corrections_are_the_unmodified_scheduler(
+    name: str, spacing: str, steps: int, offset: int
+) -> None:
+    """The scheduler's own loop in float64, beside a run over all of its levels."""
+    sampler = build_sampler(name, {**SCHEDULE, "steps_offset": offset}, steps, spacing)
+    scheduler = SAMPLERS[name].scheduler.from_config(sampler.scheduler.config)
+    scheduler.set_timesteps(steps)
+    latents = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(steps)).double()
+    correction = uncorrected(plan(sampler, steps), name)
+    alpha, rho = (level.tolist() for level in (correction.plan.alpha, correction.plan.rho))
+    y, visits = latents / alpha[0], list[Visit]()
+    for level, timestep in enumerate(scheduler.timesteps):
+        assert torch.equal(timestep, correction.plan.timestep(level))
+        visits.append(Visit(rho[level], y, curved(alpha[level] * y, timestep)))
+        y = correction.step(level, visits, [0])
+        latents = scheduler.step(curved(latents, timestep), timestep, latents).prev_sample
+    mine = alpha[-1] * y
+    assert float((mine - latents).norm() / latents.norm()) < 1e-4
