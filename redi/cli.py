@@ -229,15 +229,15 @@ def _theory(config: Any) -> None:
 
 def _report(arguments: list[str]) -> None:
     from redi.report.html import html_report
-    from redi.report.results import find_runs, load_results
+    from redi.report.runs import load_runs
     from redi.report.summary import summarise
     from redi.report.table import print_table
 
     if len(arguments) != 1:
         _fail("report takes one directory: redi report DIR")
     root, console = Path(arguments[0]), _console()
-    for run in find_runs(root):
-        print_table(load_results(run, str(run.relative_to(root))), console)
+    for run in load_runs(root):
+        print_table(run, console)
     summarise(root)
     page = html_report(root)
     console.print(f"Summary: {root}")

@@ -46,6 +46,12 @@ def markdown_cell(text: object) -> str:
     return "".join("\\" + c if c in "\\`*_[]|#~!" else c for c in written)
 
 
+def html_text(text: object, lines: bool = False) -> str:
+    """HTML, also within quotes, that shows the text and nothing else; `lines` keeps line feeds."""
+    parts = str(text).split("\n") if lines else [text]
+    return "\n".join(html.escape(shown(part)) for part in parts)
+
+
 class Terminal(Console):
     """A console that prints every string as plain text."""
 

@@ -84,21 +84,21 @@ def test_a_run_reports_what_its_adaptive_budget_promised(
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / "per_image.parquet").to_pylist()
-    mine = [r["latent_error"] for r in rows if r["method"] == "corrected@adaptive"]
+    mine = [r["latent_error"] for r in rows if r["entry"] == "corrected@adaptive"]
     assert point["exceeded"] == pytest.approx(float(np.mean(np.array(mine) > 0.2)))
     assert point["exceeded_low"] <= point["exceeded"] <= point["exceeded_high"]
     fixed = {
         (r["query"], r["noise"], n): r["latent_error"]
         for r in rows
         for n in (2, 5)
-        if r["method"] == f"corrected@{n}"
+        if r["entry"] == f"corrected@{n}"
     }
     # every query's picture is that of one of the budgets, or the full run
     for row in rows:
-        if row["method"] == "corrected@adaptive":
+        if row["entry"] == "corrected@adaptive":
             known = [fixed[row["query"], row["noise"], n] for n in (2, 5)] + [0.0]
             assert min(abs(row["latent_error"] - e) for e in known) < 1e-5
-    assert 2 <= point["nfe"] <= 11
+    assert 2 <= point["calls"] <= 11
 
 
 @pytest.mark.parametrize(

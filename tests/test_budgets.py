@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from redi.report.budgets import budgets, power_law
+from redi.report.budget_plots import power_law
+from redi.report.budgets import budgets
 from redi.report.html import html_report
+from redi.report.points import COLUMNS
+from redi.report.runs import load_run
 from redi.report.summary import summarise
 
 PROMPTS, NOISES = 40, 2
@@ -22,51 +25,61 @@ def write_run(folder: Path, corrected: dict[int, float], kb_size: int = 8) -> Pa
     folder.mkdir(parents=True)
     difficulty = np.random.default_rng(0).uniform(0.5, 1.5, PROMPTS * NOISES)
     difficulty /= difficulty.mean()
-    errors = {f"corrected@{calls}": share / calls for calls, share in corrected.items()}
+    entries = {("corrected", "a", calls): share / calls for calls, share in corrected.items()}
     for calls in corrected:
-        errors |= {f"plain@{calls}:a": 1 / calls, f"plain@{calls}:b": 2 / calls}
+        entries |= {("plain", "a", calls): 1 / calls, ("plain", "b", calls): 2 / calls}
     rows = [
         {
-            "method": name,
+            "entry": str(number),
             "query": i // NOISES,
             "noise": i % NOISES,
             "prompt": f"prompt {i // NOISES}",
+            "latent_error": error * hard,
         }
-        | {"latent_error": e * hard}
-        for name, e in errors.items()
+        for number, error in enumerate(entries.values())
         for i, hard in enumerate(difficulty)
     ]
-    rows += [{"method": "full", "query": i, "noise": 0, "prompt": f"prompt {i}"} for i in range(3)]
+    rows += [{"entry": "f", "query": i, "noise": 0, "prompt": f"prompt {i}"} for i in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "per_image.parquet")
-    common = {"sampler": "a", "steps": 30, "count": len(difficulty), "psnr": 30.0}
-    points = [{"method": "full", "nfe": 30.0, **common}]
+    common = {"steps": 30, "count": len(difficulty), "psnr": 30.0}
+    points = [{"entry": "f", "method": "full", "sampler": "a", "calls": 30.0, **common}]
     points += [
-        {"method": "corrected", "nfe": float(n), "kb_size": kb_size, **common} for n in corrected
+        {
+            "entry": str(number),
+            "method": method,
+            "sampler": sampler,
+            "calls": float(calls),
+            "kb_size": kb_size if method == "corrected" else None,
+            **common,
+        }
+        for number, (method, sampler, calls) in enumerate(entries)
     ]
     config = {
         "kb": {"size": kb_size},
         "sampling": {"steps": 30},
         "correction": {"levels": ["even"], "trials": 64},
     }
-    content = {"schema": 1, "provenance": {}, "config": config, "reference": {}, "points": points}
+    content = {"schema": 2, "provenance": {}, "config": config, "reference": {}}
+    content |= {"settings": list(COLUMNS), "points": points}
     (folder / "results.json").write_text(json.dumps(content))
     return folder
 
 
 def test_ratios_are_to_the_best_plain_sampler_and_paired(tmp_path: Path) -> None:
-    rows = budgets(write_run(tmp_path / "run", {2: 0.8, 4: 0.5, 8: 0.4}))
+    run = load_run(write_run(tmp_path / "run", {2: 0.8, 4: 0.5, 8: 0.4}))
+    rows = budgets(run)
     assert [row.calls for row in rows] == [2, 4, 8]
     assert {row.best for row in rows} == {"a"}
     for row, share in zip(rows, (0.8, 0.5, 0.4), strict=True):
-        assert row.corrected.count == PROMPTS  # over prompts, not pictures
+        assert row.error.count == PROMPTS  # over prompts, not pictures
         # the difficulty of a prompt cancels: the interval has no width
         assert row.ratio.mean == pytest.approx(share)
         assert (row.ratio.low, row.ratio.high) == (pytest.approx(share), pytest.approx(share))
-        assert row.corrected.low < row.corrected.mean < row.corrected.high
+        assert row.error.low < row.error.mean < row.error.high
     # error 1 / calls: 0.8 of that at 2 calls is reached with 2 / 0.8 calls
     assert [row.calls_to_match for row in rows[:2]] == [pytest.approx(2.5), pytest.approx(8)]
     assert rows[2].calls_to_match is None
-    assert budgets(tmp_path / "run", "latent_error_converged") == []
+    assert budgets(run, "latent_error_converged") == []
 
 
 def test_a_power_law_is_found() -> None:
@@ -79,7 +92,9 @@ def test_reports_hold_tables_and_figures(tmp_path: Path) -> None:
     write_run(tmp_path / "one" / "run", {2: 0.8, 4: 0.5})
     summarise(tmp_path / "one")
     text = (tmp_path / "one" / "summary.md").read_text()
-    assert "| 4 | a | 0.2500" in text and "**0.50 [0.50, 0.50]**" in text and "2.5 calls" in text
+    assert (
+        "| 4 | a | 0.2500" in text and "**0.50 \\[0.50, 0.50\\]**" in text and "2.5 calls" in text
+    )
     assert "| 512 images |" in text  # 8 trajectories of 30 + 2 calls, half a call saved each
     assert (tmp_path / "one" / "budgets.png").is_file()
     for name in ("bank", "unseen"):
@@ -92,4 +107,4 @@ def test_reports_hold_tables_and_figures(tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "growth.png").is_file()
     assert not list((tmp_path / "sweep").glob("budgets*"))
     page = html_report(tmp_path / "sweep").read_text()
-    assert "Corrected sampling at equal calls" in page and "size 128" in page
+    assert "At equal calls" in page and "size 128" in page

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from redi import cli
+from redi.embedded.scenes import ATTRIBUTES
 
 SMALL = [
     "kb.size=8",
@@ -113,11 +114,11 @@ def test_the_main_job_and_everything_that_follows_it(
     results = json.loads((run / "results.json").read_text())
     points = {point["method"]: point for point in results["points"]}
     assert list(points) == ["full", "redi", "plain", "jump", "random", "prompt", "neighbour"]
-    assert points["full"]["nfe"] == 8 and points["redi"]["nfe"] == points["plain"]["nfe"] == 4
-    assert points["neighbour"]["nfe"] == 2 and points["redi"]["value_step"] == 6
+    assert points["full"]["calls"] == 8 and points["redi"]["calls"] == points["plain"]["calls"] == 4
+    assert points["neighbour"]["calls"] == 2 and points["redi"]["value_step"] == 6
     assert "psnr" not in points["full"]
     for point in points.values():
-        assert set(point["prompt_fidelity"]) >= {"object", "background", "style", "size", "place"}
+        assert {f"prompt_fidelity.{name}" for name in ATTRIBUTES} <= set(point)
         assert point["fd_scene_low"] <= point["fd_scene"] <= point["fd_scene_high"]
     for name in ("config_hash", "versions", "model_hash", "kb_hash"):
         assert results["provenance"][name]
@@ -156,8 +157,8 @@ def test_the_main_job_and_everything_that_follows_it(
     stamp = done[1].stat().st_mtime_ns
     redi(*sweep)
     assert done[0].is_file() and done[1].stat().st_mtime_ns == stamp
-    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
-    assert len(summary["runs"]) == 2
+    rows = pq.read_table(tmp_path / "sweep" / "points.parquet").to_pylist()
+    assert len({row["run"] for row in rows}) == 2 and len(rows) == 2 * 7
     redi("report", "sweep")
     assert (tmp_path / "sweep" / "pareto.png").is_file()
 

@@ -30,7 +30,7 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
     config = corrected(tiny_config)
     folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
     points = json.loads((folder / "results.json").read_text())["points"]
-    found = [(p["method"], p["sampler"], p["nfe"]) for p in points[2:]]
+    found = [(p["method"], p["sampler"], p["calls"]) for p in points[2:]]
     assert sorted(found) == sorted(
         [(m, s, n) for n in (2, 5) for m, s in (("plain", "ddim"), ("plain", "dpm_solver_pp"))]
         + [("corrected", "ddim", n) for n in (2, 5)]
@@ -41,7 +41,7 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
             assert point["kb_size"] == 8 and point["key_step"] is None
             assert 0 < point["predicted_latent_error"] and 0 < point["latent_error"]
             assert (point["levels"][0], point["levels"][-1]) == (0, 10)
-            assert len(point["parts"]) == point["nfe"] == len(point["levels"]) - 1
+            assert len(point["parts"]) == point["calls"] == len(point["levels"]) - 1
     fitted = list((tmp_path / "kb").glob("*/corrections/*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in fitted]
     assert len(fitted) == 2
@@ -64,7 +64,7 @@ def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_conver
     config.metrics.converged_steps = 50
     folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
     points = json.loads((folder / "results.json").read_text())["points"]
-    plain = {(p["sampler"], p["nfe"]): p for p in points if p["method"] == "plain"}
+    plain = {(p["sampler"], p["calls"]): p for p in points if p["method"] == "plain"}
     # PNDM takes one call more than updates, and at least two updates
     assert set(plain) == {
         (name, n)

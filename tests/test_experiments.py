@@ -157,7 +157,7 @@ def test_floors_styles_and_repeats_in_one_run(tiny_config: Config, tmp_path: Pat
     results = json.loads((first / "results.json").read_text())
     found = {point["method"]: point for point in results["points"]}
     assert set(found) == {"full", "redi", *config.baselines}
-    assert found["switch"]["nfe"] == found["content"]["nfe"] == found["full"]["nfe"] == 10
+    assert found["switch"]["calls"] == found["content"]["calls"] == found["full"]["calls"] == 10
     assert found["other_precision"]["psnr"] > found["other_noise"]["psnr"]
     rows = pq.read_table(first / "per_image.parquet").to_pylist()
     mine = [row["psnr"] for row in rows if row["method"] == "redi"]

@@ -151,7 +151,7 @@ def test_a_kb_is_built_and_evaluated_end_to_end(
     )
     folder = main_job(config, tmp_path / "run", True, Console(quiet=True))
     points = json.loads((folder / "results.json").read_text())["points"]
-    calls = {point["method"]: point["nfe"] for point in points}
+    calls = {point["method"]: point["calls"] for point in points}
     assert calls["full"] == 8 and calls["redi"] == calls["plain"] == 4
     kb = KnowledgeBase(next(p for p in (tmp_path / "kbs").iterdir() if p.is_dir()))
     model = TextToImageModel(load_pipeline(tmp_path / "pipeline", *CPU), 2.0, "", 4, SIZES[name])

@@ -9,7 +9,6 @@ from redi.metrics.frechet import fit_gaussian, frechet_distance
 from redi.metrics.intervals import (
     bootstrap_mean,
     bootstrap_statistic,
-    paired_difference,
 )
 
 
@@ -47,16 +46,6 @@ def test_wider_level_gives_wider_interval():
     assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
 
 
-def test_paired_difference_cancels_what_is_common():
-    rng = np.random.default_rng(4)
-    common, noise = rng.normal(0, 10, 200), rng.normal(0.5, 0.1, 200)
-    difference = paired_difference(common + noise, common)
-    apart = bootstrap_mean(common + noise)
-    assert difference.mean == pytest.approx(noise.mean())
-    assert difference.low > 0.4 and difference.high < 0.6
-    assert difference.high - difference.low < (apart.high - apart.low) / 20
-
-
 def test_statistic_interval_matches_the_spread_over_fresh_draws():
     rng = np.random.default_rng(5)
     reference = fit_gaussian(rng.normal(size=(2000, 8)))
@@ -84,7 +73,5 @@ def test_bad_input_is_refused():
         bootstrap_mean([1.0, 2.0], level=95)
     with pytest.raises(ValueError, match="resamples is 1"):
         bootstrap_mean([1.0, 2.0], resamples=1)
-    with pytest.raises(ValueError, match="one value per picture from each run"):
-        paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match=r"give \(pictures, dimensions\)"):
         bootstrap_statistic([1.0, 2.0], np.mean)

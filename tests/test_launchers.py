@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from redi import cli
@@ -39,7 +40,8 @@ def test_a_sweep_on_other_processes_resumes(
     cli.main()
     done = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(done) == 2
-    assert len(json.loads((tmp_path / "sweep" / "summary.json").read_text())["runs"]) == 2
+    rows = pq.read_table(tmp_path / "sweep" / "points.parquet").to_pylist()
+    assert len({row["run"] for row in rows}) == 2
     hashes = {json.loads(path.read_text())["provenance"]["kb_hash"] for path in done}
     assert (
         len(hashes) == 1 and len(list((tmp_path / "outputs" / "kb").glob("*/manifest.json"))) == 1
@@ -60,7 +62,7 @@ def test_an_experiment_leaves_what_a_report_needs_and_resumes(
     cli.main()
     root = tmp_path / "all" / "kb_size"
     files = {path.name for path in root.iterdir() if path.is_file()}
-    assert files >= {"summary.md", "summary.json", "summary.csv", "pareto.png", "curves.png"}
+    assert files >= {"summary.md", "summary.csv", "points.parquet", "pareto.png", "curves.png"}
     done = sorted(root.glob("*/results.json"))
     assert len(done) == 3 and not list(root.glob("*/pareto.png"))
     assert "| kb_size | 3 |" in (tmp_path / "all" / "times.md").read_text()

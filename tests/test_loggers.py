@@ -16,9 +16,10 @@ import pytest
 
 from redi.config import LoggerConfig
 from redi.errors import UsageError
-from redi.report.loggers import COLUMNS, JOB_TYPE, Example, check_logger, flat_metrics, log_point
-from redi.report.results import load_results
-from tests.test_report import a_run, usual
+from redi.report.examples import Example
+from redi.report.loggers import COLUMNS, JOB_TYPE, check_logger, flat_metrics, log_point
+from redi.report.runs import load_run
+from tests.test_report import a_run, usual, with_pictures
 
 WANDB = LoggerConfig("wandb", project="redi-test", mode="offline")
 
@@ -29,10 +30,11 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logged(config: LoggerConfig, folder: Path, shift: float = 0.0) -> dict[str, float]:
-    results = load_results(a_run(folder, usual(shift)))
+    run = load_run(a_run(folder, usual(shift)))
+    with_pictures(folder, {"redi": {"key_distance": [1.5, 2.5]}})
     pictures = {m: np.full((8, 8, 3), i, np.uint8) for i, m in enumerate(("full", "redi"))}
-    log_point(config, folder, results, [Example("a cat", pictures, 1.5)], "| a table |")
-    return flat_metrics(results)
+    log_point(config, run, [Example(0, 0, "a cat", pictures)], "| a table |")
+    return flat_metrics(run)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import copy
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,30 +20,31 @@ from PIL import Image
 from rich.console import Console
 
 from redi.errors import UsageError
-from redi.report.labels import METHODS, PSNR, calls, significant, with_margin
-from redi.report.pareto import best_plain, pareto_front, pareto_plot
-from redi.report.results import Value, find_runs, load_results
+from redi.metrics.catalogue import qualities
+from redi.report.compare import BETTER, SAME, WORSE, compare
+from redi.report.html import html_report
+from redi.report.labels import METHODS, calls, significant, with_margin
+from redi.report.markdown import markdown_report
+from redi.report.pareto import best_plain, headline, pareto_figure, pareto_front, shown_samplers
+from redi.report.points import COLUMNS, Value
+from redi.report.runs import Run, find_runs, load_run, load_runs
+from redi.report.sections import run_sections
 from redi.report.sheets import GAP, MARGIN, PROMPT_WIDTH, SheetRow, sheet
 from redi.report.summary import summarise
-from redi.report.table import markdown_table, print_table
-from redi.report.verdict import (
-    BETTER,
-    SAME,
-    UNKNOWN,
-    WORSE,
-    calls_at_full_quality,
-    compare,
-    verdicts,
-)
+from redi.report.table import print_table
+from redi.report.verdict import verdicts
+
+PSNR = qualities()["psnr"]
 
 
 def measured(name: str, mean: float, margin: float) -> dict[str, float]:
     return {name: mean, f"{name}_low": mean - margin, f"{name}_high": mean + margin}
 
 
-def a_point(method: str, nfe: float, psnr: float | None = None, **more: Any) -> dict[str, Any]:
+def a_point(method: str, calls: float, psnr: float | None = None, **more: Any) -> dict[str, Any]:
     reuse = method not in ("full", "plain")
     point: dict[str, Any] = {
+        "entry": method,
         "method": method,
         "sampler": "ddim",
         "steps": 40,
@@ -49,10 +53,10 @@ def a_point(method: str, nfe: float, psnr: float | None = None, **more: Any) -> 
         "kb_size": 128 if reuse else None,
         "neighbours": 1 if reuse else None,
         "estimator": "paper" if method == "redi" else None,
-        "nfe": nfe,
+        "calls": calls,
         "count": 64,
-        "seconds_per_image": nfe / 50,
-        "speedup": 40 / nfe,
+        "seconds_per_image": calls / 50,
+        "speedup": 40 / calls,
     }
     return point | (measured("psnr", psnr, 0.3) if psnr is not None else {}) | more
 
@@ -60,14 +64,31 @@ def a_point(method: str, nfe: float, psnr: float | None = None, **more: Any) -> 
 def a_run(folder: Path, points: list[dict[str, Any]], **content: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     results = {
-        "schema": 1,
+        "schema": 2,
         "provenance": {"finished": "2026-01-01T00:00:00Z", "config_hash": folder.name},
         "config": {"seed": 0},
         "reference": {"evaluator_accuracy": {"object": 0.97}, "real": {"fd_scene": 0.01}},
+        "settings": [name for name in COLUMNS if name not in ("experiment", "run")],
         "points": points,
     }
     (folder / "results.json").write_text(json.dumps(results | content))
     return folder
+
+
+def with_pictures(folder: Path, values: dict[str, dict[str, Sequence[float]]]) -> Path:
+    """Write per-picture columns, by entry; one noise of each prompt."""
+    rows = [
+        {"entry": entry, "query": i, "noise": 0, "prompt": f"prompt {i}"}
+        | {name: float(column[i]) for name, column in columns.items()}
+        for entry, columns in values.items()
+        for i in range(len(next(iter(columns.values()))))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "per_image.parquet")
+    return folder
+
+
+def markdown_table(run: Run) -> str:
+    return markdown_report("", run_sections(run), run.folder)
 
 
 def usual(shift: float = 0.0) -> list[dict[str, Any]]:
@@ -80,9 +101,11 @@ def usual(shift: float = 0.0) -> list[dict[str, Any]]:
             20,
             24.1 + shift,
             **measured("clip_score", 27.8, 0.5),
-            prompt_fidelity=fidelity,
-            prompt_fidelity_low={name: value - 0.1 for name, value in fidelity.items()},
-            prompt_fidelity_high={name: value + 0.1 for name, value in fidelity.items()},
+            **{
+                key: value
+                for name, share in fidelity.items()
+                for key, value in measured(f"prompt_fidelity.{name}", share, 0.1).items()
+            },
         ),
         a_point("jump", 20, 29.0),
     ]
@@ -97,9 +120,9 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_values_carry_their_intervals_and_absent_ones_stay_absent(run: Path):
-    results = load_results(run)
+    results = load_run(run)
     full, plain, redi, _ = results.points
-    assert results.run == "one" and redi.label == "ReDi" and redi.key_step == 8
+    assert results.name == "one" and redi.title == "ReDi" and redi.key_step == 8
     assert redi.values["psnr"] == Value(24.1, 24.1 - 0.3, 24.1 + 0.3)
     assert redi.values["prompt_fidelity.size"] == Value(0.75, 0.65, 0.85)
     assert plain.values["ssim"] == Value(0.99) and full.mean("psnr") is None
@@ -111,44 +134,44 @@ def test_values_carry_their_intervals_and_absent_ones_stay_absent(run: Path):
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_what_is_not_a_finite_number_counts_as_not_computed(tmp_path: Path, value: float | None):
     points = [a_point("plain", 20, psnr=None, psnr_low=1.0, ssim=value)]
-    assert "ssim" not in load_results(a_run(tmp_path / "run", points)).points[0].values
+    assert "ssim" not in load_run(a_run(tmp_path / "run", points)).points[0].values
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": "magic"}, "points[0].method='magic'"),
+        ({"method": 3}, "points[0].method=3"),
         ({"sampler": None}, "points[0].sampler=None"),
         ({"steps": 2.5}, "points[0].steps=2.5"),
-        ({"nfe": None}, "points[0].nfe=None"),
+        ({"calls": None}, "points[0].calls=None"),
         ({"kb_size": "big"}, "points[0].kb_size='big'"),
         ({"estimator": 3}, "points[0].estimator=3"),
         ({"resume": 1}, "points[0].resume=1"),
         ({"guidance_scale": "strong"}, "points[0].guidance_scale='strong'"),
         ({"psnr": "good"}, "points[0].psnr='good'"),
-        ({"prompt_fidelity": {"object": True}}, "points[0].prompt_fidelity.object=True"),
+        ({"prompt_fidelity.object": True}, "points[0].prompt_fidelity.object=True"),
     ],
 )
 def test_malformed_points_are_named(tmp_path: Path, change: dict[str, Any], said: str):
     folder = a_run(tmp_path / "run", [a_point("plain", 20, 30.0) | change])
     with pytest.raises(UsageError) as error:
-        load_results(folder)
+        load_run(folder)
     assert said in str(error.value)
 
 
 def test_other_schemas_and_missing_parts_are_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="schema=2 .* reads schema 1"):
-        load_results(a_run(tmp_path / "new", usual(), schema=2))
+    with pytest.raises(UsageError, match="schema=1 .* reads schema 2"):
+        load_run(a_run(tmp_path / "new", usual(), schema=1))
     with pytest.raises(UsageError, match=r"points=\[\]"):
-        load_results(a_run(tmp_path / "empty", []))
+        load_run(a_run(tmp_path / "empty", []))
     with pytest.raises(UsageError, match="config=3"):
-        load_results(a_run(tmp_path / "odd", usual(), config=3))
+        load_run(a_run(tmp_path / "odd", usual(), config=3))
     (tmp_path / "odd" / "results.json").write_text("[1, 2")
     with pytest.raises(UsageError, match="damaged"):
-        load_results(tmp_path / "odd")
+        load_run(tmp_path / "odd")
     (tmp_path / "odd" / "results.json").write_text("[1, 2]")
     with pytest.raises(UsageError, match="schema=None"):
-        load_results(tmp_path / "odd")
+        load_run(tmp_path / "odd")
 
 
 def test_runs_are_found_below_a_directory(tmp_path: Path):
@@ -158,7 +181,7 @@ def test_runs_are_found_below_a_directory(tmp_path: Path):
     with pytest.raises(UsageError, match="holds no results.json"):
         find_runs(tmp_path)
     with pytest.raises(UsageError, match="has finished"):
-        load_results(tmp_path / "unfinished")
+        load_run(tmp_path / "unfinished")
     expected = [a_run(tmp_path / name, usual()) for name in ("a/x", "b")]
     assert find_runs(tmp_path) == expected and find_runs(expected[1]) == [expected[1]]
 
@@ -192,7 +215,7 @@ def cells(markdown: str) -> dict[str, dict[str, str]]:
 
 
 def test_table_has_a_dash_for_what_was_not_computed(run: Path):
-    table = cells(markdown_table(load_results(run)))
+    table = cells(markdown_table(load_run(run)))
     assert list(table) == [METHODS[m] for m in ("full", "plain", "redi", "jump")]
     full, redi = table["full sampling"], table["ReDi"]
     assert full["PSNR to full (dB)"] == "–" and full["SSIM"] == "–" and full["FD-scene"] == "–"
@@ -204,7 +227,7 @@ def test_table_has_a_dash_for_what_was_not_computed(run: Path):
 
 
 def test_bold_is_the_best_at_no_more_calls_than_redi(run: Path):
-    table = cells(markdown_table(load_results(run)))
+    table = cells(markdown_table(load_run(run)))
     score = {name: row["CLIP score"] for name, row in table.items()}
     assert score["full sampling"] == "28.0 ± 0.5"  # better, but at 40 calls
     assert score["same sampler, same calls"] == "**27.9 ± 0.5**"
@@ -214,18 +237,18 @@ def test_bold_is_the_best_at_no_more_calls_than_redi(run: Path):
 
 def test_lower_is_better_for_errors(tmp_path: Path):
     points = [a_point("plain", 20, latent_error=0.1), a_point("redi", 20, latent_error=0.2)]
-    table = cells(markdown_table(load_results(a_run(tmp_path / "run", points))))
+    table = cells(markdown_table(load_run(a_run(tmp_path / "run", points))))
     assert table["same sampler, same calls"]["latent error"] == "**0.100**"
     assert table["ReDi"]["latent error"] == "0.200"
 
 
 def test_rows_of_one_method_are_told_apart_by_what_differs(tmp_path: Path):
-    common = {"resume": "rewarm", "noise_policy": "shared", "guidance_scale": 2.5}
+    common = {"resume": "rewarm", "noise": "shared", "guidance_scale": 2.5}
     points = [
         a_point("redi", 20, **common, seed=0),
         a_point("redi", 15, value_step=33, **common, seed=1) | {"estimator": "delta"},
     ]
-    table = cells(markdown_table(load_results(a_run(tmp_path / "run", points))))
+    table = cells(markdown_table(load_run(a_run(tmp_path / "run", points))))
     assert list(table) == [
         "ReDi, v = 33, estimator = delta, seed = 1",
         "ReDi, v = 28, estimator = paper, seed = 0",
@@ -233,7 +256,7 @@ def test_rows_of_one_method_are_told_apart_by_what_differs(tmp_path: Path):
 
 
 def test_printed_table_says_the_same_and_takes_names_literally(tmp_path: Path):
-    results = load_results(a_run(tmp_path / "x", usual()), "[red]v=28")
+    results = load_run(a_run(tmp_path / "x", usual()), "[red]v=28")
     out = io.StringIO()
     print_table(results, Console(file=out, width=200))
     text = out.getvalue()
@@ -245,45 +268,99 @@ def test_printed_table_says_the_same_and_takes_names_literally(tmp_path: Path):
 # Verdict
 
 
-def test_values_differ_only_where_intervals_are_apart():
-    low, near, high = Value(1, 0.5, 1.5), Value(1.8, 1.4, 2.2), Value(3, 2.5, 3.5)
-    assert compare(high, low, True) == BETTER and compare(high, low, False) == WORSE
-    assert compare(low, high, True) == WORSE and compare(low, high, False) == BETTER
-    assert compare(low, near, True) == SAME == compare(near, low, False)
-    assert compare(Value(1), high, True) == UNKNOWN
+PROMPTS = 40
+
+
+def judged(folder: Path, gap: float, noise: float = 0.2) -> Run:
+    """ReDi and the same sampler, whose PSNR differ by `gap` on average over hard and easy prompts.
+
+    What is hard about a prompt (10 dB) is far more than their difference.
+    """
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 10, PROMPTS)
+    own = rng.normal(0, noise, PROMPTS)
+    psnr = {"plain": 40 + hard, "redi": 40 + hard + own - own.mean() + gap}
+    points = [
+        a_point("full", 40),
+        a_point("plain", 20, float(psnr["plain"].mean())),
+        a_point("redi", 20, float(psnr["redi"].mean())),
+    ]
+    return load_run(with_pictures(a_run(folder, points), {e: {"psnr": v} for e, v in psnr.items()}))
 
 
 @pytest.mark.parametrize(
-    ("psnr", "said"),
+    ("gap", "outcome", "said"),
     [
-        (24.1, "it is worse in PSNR to full (24.1 ± 0.3 against 41.5 ± 0.3 dB)"),
-        (44.0, "it is better in PSNR to full (44.0 ± 0.3 against 41.5 ± 0.3 dB)"),
-        (41.8, "it shows no difference within the interval in PSNR to full (41.8"),
+        (-1.0, WORSE, "it is worse in PSNR to full (38.4 ± 0.3 against 39.4 ± 0.3 dB, paired"),
+        (1.0, BETTER, "it is better in PSNR to full (40.4 ± 0.3 against 39.4 ± 0.3 dB, paired"),
+        (0.0, SAME, "it shows no difference within the interval in PSNR to full (39.4"),
     ],
 )
-def test_verdict_says_who_wins_at_the_same_calls(tmp_path: Path, psnr: float, said: str):
-    points = usual(psnr - 24.1)
-    (sentence,) = verdicts(load_results(a_run(tmp_path / "run", points)))
+def test_points_are_compared_prompt_by_prompt(tmp_path: Path, gap: float, outcome: str, said: str):
+    run = judged(tmp_path / "run", gap)
+    full, plain, redi = run.points
+    found = compare(run, redi, plain, PSNR)
+    assert found is not None and found.outcome == outcome
+    assert found.mean == pytest.approx(gap, abs=1e-9) and found.high - found.low < 0.2
+    assert compare(run, redi, full, PSNR) is None  # full sampling has no PSNR to itself
+    (sentence,) = verdicts(run)
     assert sentence.startswith(
         "ReDi (ddim, k = 8, v = 28) takes 20 calls where full sampling takes 40 (50% saved); "
         "against the same sampler at 20 calls "
     )
-    assert said in sentence and "CLIP score (27.8 ± 0.5 against 27.9 ± 0.5)" in sentence
+    assert said in sentence, sentence
 
 
-@pytest.mark.parametrize(
-    ("gain", "said"), [(0.2, "is better in"), (-0.2, "is worse in"), (0.05, "shows no difference")]
-)
-def test_verdict_prefers_the_paired_difference(tmp_path: Path, gain: float, said: str):
-    points = usual(41.5 + gain - 24.1)
-    points[2] |= measured("psnr_over_plain", gain, 0.1)
-    (sentence,) = verdicts(load_results(a_run(tmp_path / "run", points)))
-    assert said in sentence.split("PSNR")[0] and f"paired difference {gain}" in sentence
+def test_the_noises_of_a_prompt_stay_together(tmp_path: Path):
+    """Twice the pictures of the same prompts are no more evidence."""
+    rng = np.random.default_rng(1)
+    gaps = rng.normal(0.3, 1, PROMPTS)
+    widths = []
+    for noises in (1, 4):
+        folder = a_run(
+            tmp_path / str(noises), [a_point("plain", 20, 0.0), a_point("redi", 20, 0.3)]
+        )
+        rows = [
+            {"entry": e, "query": i, "noise": n, "prompt": f"p{i}", "psnr": gap * (e == "redi")}
+            for e in ("plain", "redi")
+            for i, gap in enumerate(gaps.tolist())
+            for n in range(noises)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "per_image.parquet")
+        run = load_run(folder)
+        found = compare(run, run.points[1], run.points[0], PSNR)
+        assert found is not None
+        widths.append((found.mean, found.low, found.high))
+    assert widths[0] == pytest.approx(widths[1])
+
+
+def test_scores_of_whole_sets_are_compared_by_their_own_draws(tmp_path: Path):
+    quality = qualities()["fd_scene"]
+    points = [a_point("full", 40, fd_scene=1.0), a_point("redi", 20, fd_scene=1.03)]
+    folder = with_pictures(
+        a_run(tmp_path / "run", points), {e: {"psnr": [1.0, 2.0]} for e in ("full", "redi")}
+    )
+    shift = np.random.default_rng(0).normal(0, 0.5, 50)  # common to both: it cancels
+    shift -= shift.mean()
+    draws = {"full": 1.0 + shift, "redi": 1.03 + shift}
+    rows = [
+        {"entry": e, "quality": "fd_scene", "draw": i, "value": float(v)}
+        for e, values in draws.items()
+        for i, v in enumerate(values)
+    ]
+    run = load_run(folder)
+    assert compare(run, run.points[1], run.points[0], quality) is None  # nothing paired yet
+    pq.write_table(pa.Table.from_pylist(rows), folder / "draws.parquet")
+    run = load_run(folder)
+    found = compare(run, run.points[1], run.points[0], quality)
+    assert found is not None and found.outcome == WORSE
+    assert (found.mean, found.low, found.high) == pytest.approx((0.03, 0.03, 0.03))
+    assert found.allowed == pytest.approx(0.05) and found.equal  # within 5% of full sampling's
 
 
 def test_verdict_does_not_claim_what_it_cannot_know(tmp_path: Path):
     def told(*points: dict[str, Any]) -> str:
-        return verdicts(load_results(a_run(tmp_path / "run", list(points))))[0]
+        return verdicts(load_run(a_run(tmp_path / "run", list(points))))[0]
 
     redi = a_point("redi", 20, 24.1)
     assert told(redi) == (
@@ -292,25 +369,10 @@ def test_verdict_does_not_claim_what_it_cannot_know(tmp_path: Path):
     )
     assert "no run of the same" in told(redi, a_point("plain", 22, 40.0))
     assert "no run of the same" in told(redi, a_point("plain", 20, 40.0, sampler="pndm"))
-    assert "at 21 calls it is worse" in told(redi, a_point("plain", 21, 40.0))
+    assert "at 21 calls it cannot be judged" in told(redi, a_point("plain", 21, 40.0))
     assert "nothing was measured" in told(redi, a_point("plain", 20))
-    assert "for want of an interval, in PSNR" in told(
-        redi, a_point("plain", 20, psnr=None) | {"psnr": 40.0}
-    )
-    assert verdicts(load_results(a_run(tmp_path / "none", [a_point("full", 40)]))) == []
-
-
-def test_fewest_calls_at_full_quality(tmp_path: Path):
-    points = [
-        a_point("full", 40, 50.0),
-        *(a_point("plain", nfe, psnr) for nfe, psnr in ((30, 49.8), (20, 49.5), (10, 45.0))),
-        a_point("redi", 15, 51.0),
-    ]
-    found = load_results(a_run(tmp_path / "run", points)).points
-    assert calls_at_full_quality(found, "plain", PSNR) == 20
-    assert calls_at_full_quality(found, "redi", PSNR) == 15
-    assert calls_at_full_quality(found, "jump", PSNR) is None
-    assert calls_at_full_quality(found[1:], "plain", PSNR) is None
+    assert "for want of paired values, in PSNR" in told(redi, a_point("plain", 20, 40.0))
+    assert verdicts(load_run(a_run(tmp_path / "none", [a_point("full", 40)]))) == []
 
 
 # Pareto front
@@ -337,22 +399,19 @@ def test_front_is_what_nothing_dominates(points: list[tuple[int, int]], higher: 
 
 
 def test_plot_has_a_panel_for_each_metric_that_is_there(tmp_path: Path):
-    one = load_results(a_run(tmp_path / "one", [a_point("plain", 20, 40.0)]))
-    three = load_results(a_run(tmp_path / "three", usual()))
-    pareto_plot([one], tmp_path / "one.png")
-    pareto_plot([one, three], tmp_path / "three.png")
-    narrow, wide = (Image.open(tmp_path / f"{name}.png") for name in ("one", "three"))
-    assert narrow.height == wide.height and wide.width - narrow.width == 2 * 490
-    bare = load_results(a_run(tmp_path / "bare", [a_point("plain", 20)]))
-    with pytest.raises(UsageError, match="none of psnr, clip_score"):
-        pareto_plot([bare], tmp_path / "bare.png")
-    assert not list(tmp_path.glob("bare.png")) and not list(tmp_path.glob(".*"))
+    one = load_run(a_run(tmp_path / "one", [a_point("plain", 20, 40.0)]))
+    three = load_run(a_run(tmp_path / "three", usual()))
+    bare = load_run(a_run(tmp_path / "bare", [a_point("plain", 20)]))
+    assert headline([bare]) == [] and [q.name for q in headline([one])] == ["psnr"]
+    for runs, count in (([one], 1), ([one, three], 3)):
+        figure = pareto_figure(runs, headline(runs), shown_samplers(runs))
+        assert len(figure.axes) == count
 
 
 def test_best_plain_sampler_is_chosen_anew_at_every_number_of_calls(tmp_path: Path):
     few = [a_point("plain", 5, 40.0), a_point("plain", 5, 42.0), a_point("plain", 8, 45.0)]
-    points = load_results(a_run(tmp_path / "run", [*few, a_point("redi", 5, 50.0)])).points
-    found = [(p.nfe, p.mean("psnr"), p.method) for p in best_plain(points, PSNR)]
+    points = load_run(a_run(tmp_path / "run", [*few, a_point("redi", 5, 50.0)])).points
+    found = [(p.calls, p.mean("psnr"), p.method) for p in best_plain(points, PSNR)]
     assert found == [(5, 42.0, "best_plain"), (8, 45.0, "best_plain")]
 
 
@@ -416,43 +475,47 @@ def test_summary_holds_every_point_of_every_run(tmp_path: Path):
     pndm = [point | {"sampler": "pndm"} for point in usual(20.0)]
     a_run(tmp_path / "more" / "pndm", pndm)
     paths = summarise(tmp_path)
-    assert [path.name for path in paths] == [
-        "summary.json",
-        "summary.csv",
-        "summary.md",
-        "pareto.png",
-    ]
+    assert [path.name for path in paths] == ["points.parquet", "summary.csv", "summary.md"]
 
-    summary = json.loads(paths.json.read_text())
-    assert [run["run"] for run in summary["runs"]] == ["more/pndm", "v=28", "v=33"]
-    assert summary["fronts"]["ddim"]["psnr"] == [
-        {"run": "v=33", "method": "redi", "nfe": 15.0, "value": 22.0},
-        {"run": "v=28", "method": "plain", "nfe": 20.0, "value": 41.5},
-        {"run": "v=33", "method": "plain", "nfe": 20.0, "value": 41.5},
-    ]
-
-    with open(paths.csv, newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 11 and {row["config_hash"] for row in rows} == {"v=28", "v=33", "pndm"}
-    (late,) = [row for row in rows if row["value_step"] == "33"]
-    assert (late["run"], late["psnr"], late["psnr_low"]) == ("v=33", "22.0", "21.7")
-    assert late["clip_score"] == "" and late["key_step"] == "8"
+    rows = pq.read_table(paths.points).to_pylist()
+    assert len(rows) == 11 and {row["experiment"] for row in rows} == {tmp_path.name}
+    assert {row["run"] for row in rows} == {"more/pndm", "v=28", "v=33"}
+    (late,) = [row for row in rows if row["value_step"] == 33]
+    assert (late["run"], late["psnr"], late["psnr_low"]) == ("v=33", 22.0, 21.7)
+    assert late["clip_score"] is None and (late["key_step"], late["calls"]) == (8, 15.0)
     redi = next(row for row in rows if row["method"] == "redi" and row["run"] == "v=28")
-    assert float(redi["prompt_fidelity.object_high"]) == pytest.approx(0.9)
+    assert redi["prompt_fidelity.object_high"] == pytest.approx(0.9)
+    with open(paths.csv, newline="") as file:
+        told = list(csv.DictReader(file))
+    assert [{k: v for k, v in row.items() if v} for row in told] == [
+        {k: str(v) for k, v in row.items() if v is not None} for row in rows
+    ]
 
     text = paths.markdown.read_text("utf-8")
-    ddim, other = text.split("## ddim")[1].split("## pndm")
+    ddim, other = text.split("### ddim")[1].split("### pndm")
     assert ddim.count("| same sampler, same calls | 20 |") == 1  # both runs hold it
-    assert ddim.count("ReDi (ddim") == 2 and "`v=33`: ReDi" in ddim
-    assert "it is worse in PSNR" in ddim and "it is better in PSNR" in other
-    assert "| CLIP score | 20 | 20 |" in ddim
-    assert Image.open(paths.plot).width > 1000
+    assert text.count("ReDi (ddim") == 2 and text.count("ReDi (pndm") == 1
+    assert "![pareto](pareto.png)" in text and Image.open(tmp_path / "pareto.png").width > 1000
+    assert other and summarise(tmp_path) == paths and paths.markdown.read_text("utf-8") == text
 
-    again = summarise(tmp_path)
-    assert again == paths and json.loads(paths.json.read_text()) == summary
+
+def test_what_strangers_wrote_does_nothing_in_a_report(tmp_path: Path):
+    """Names from foreign results reach HTML, Markdown and CSV as text."""
+    evil = "<img src=x onerror=alert(1)>|[a](javascript:b)\x1b[2J"
+    points = [a_point("plain", 20, 30.0, sampler=evil), a_point("=1+1", 20, 31.0, sampler=evil)]
+    folder = a_run(tmp_path / "run", points, config={"note": "</pre><script>x</script>"})
+    paths = summarise(folder)
+    text, page = paths.markdown.read_text("utf-8"), html_report(folder).read_text("utf-8")
+    for written in (text, page):
+        assert "<img src=x" not in written and "<script>x" not in written and "\x1b" not in written
+    assert "](javascript:b)" not in text.replace("\\]", "") and "onerror" in page
+    with open(paths.csv, newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert "'=1+1" in cells and "=1+1" not in cells
 
 
 def test_summary_of_a_single_run(run: Path):
     paths = summarise(run)
-    assert json.loads(paths.json.read_text())["runs"][0]["run"] == "one"
-    assert "1 finished run." in paths.markdown.read_text("utf-8")
+    assert pq.read_table(paths.points).to_pylist()[0]["run"] == "one"
+    assert "1 finished run, 64 pictures per method" in paths.markdown.read_text("utf-8")
+    assert [r.name for r in load_runs(run)] == ["one"]

@@ -18,7 +18,8 @@ from torch import Tensor
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import fit_local
-from redi.report.table import Grid, markdown_grid
+from redi.report.blocks import Grid
+from redi.report.markdown import markdown_grid
 
 CHOICES = [Choice("gaussian", w, r) for w in (1.0, 2.0, 4.0) for r in (1e-4, 1e-3, 1e-2, 1e-1)]
 HISTORY = ("prediction", "clean", "previous", "earlier")

@@ -25,7 +25,8 @@ from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import fit_local
 from redi.methods.corrected.predict import predict_all
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.report.table import Grid, markdown_grid
+from redi.report.blocks import Grid
+from redi.report.markdown import markdown_grid
 from redi.samplers import build_sampler
 from redi.verbs.assemble import EMBEDDED_MODEL
 

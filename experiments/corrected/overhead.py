@@ -21,7 +21,8 @@ from redi.methods.corrected.features import FEATURES, Features
 from redi.methods.corrected.kernel import Choice, KernelRidge
 from redi.methods.corrected.local import PatchRidge
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.report.table import Cell, Grid, markdown_grid
+from redi.report.blocks import Cell, Grid
+from redi.report.markdown import markdown_grid
 from redi.verbs.assemble import EMBEDDED_MODEL
 
 BATCH, TRAJECTORIES, REPEATS = 16, 1024, 15

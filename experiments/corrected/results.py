@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from redi.metrics.intervals import Estimate, bootstrap_mean
-from redi.report.budgets import budgets, by_method, paired_ratio
-from redi.report.corrected import settings
+from redi.report.blocks import Cell, Grid
+from redi.report.budgets import budgets, paired_ratio, settings
+from redi.report.compare import same_calls
 from redi.report.labels import DASH, calls
-from redi.report.results import Results, find_runs, load_results
-from redi.report.table import Cell, Grid, markdown_grid
+from redi.report.markdown import markdown_grid
+from redi.report.runs import Run, load_runs
 
 PARTS = ("fine", "unseen", "parts", "bases", "levels", "kernels", "features", "banks", "growth")
 EXPERIMENTS = ("corrected", *(f"corrected_{part}" for part in PARTS), "redi_best")
@@ -41,33 +40,36 @@ def interval(estimate: Estimate, digits: int) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def corrected_rows(folder: Path) -> Iterator[tuple[list[str], Estimate]]:
+def corrected_rows(run: Run) -> Iterator[tuple[list[str], Estimate]]:
     """A row for each budget of a run: everything from the method on, and its ratio."""
-    converged = {row.calls: row for row in budgets(folder, "latent_error_converged")}
-    for row in budgets(folder):
-        other = converged.get(row.calls)
+    converged = {row.point.entry: row for row in budgets(run, "latent_error_converged")}
+    for row in budgets(run):
+        if row.point.method == "redi":
+            continue
+        other = converged.get(row.point.entry)
         cells = [
-            "corrected",
+            row.point.method,
             str(row.calls),
             row.best,
             interval(row.plain[row.best], 4),
-            interval(row.corrected, 4),
+            interval(row.error, 4),
             interval(row.ratio, 2),
             DASH if other is None else interval(other.ratio, 2),
         ]
         yield cells, row.ratio
 
 
-def redi_row(run: Results, folder: Path) -> tuple[list[str], Estimate]:
+def redi_row(run: Run) -> tuple[list[str], Estimate]:
     """ReDi against the same sampler with as many calls."""
-    table = pq.read_table(folder / "per_image.parquet").to_pydict()
-    values = by_method(table, "latent_error")
-    point = next(p for p in run.points if p.method == "redi")
-    mine, plain = values["redi"], values["plain"]
+    point = run.first("redi")
+    beside = None if point is None else same_calls(point, run)
+    assert point is not None and beside is not None
+    mine, plain = (run.pictures.by_prompt(p.entry, "latent_error") for p in (point, beside))
+    assert mine is not None and plain is not None
     ratio = paired_ratio(mine, plain)
     cells = [
         "ReDi",
-        calls(point.nfe),
+        calls(point.calls),
         f"{point.sampler} (even)",
         interval(bootstrap_mean(plain), 4),
         interval(bootstrap_mean(mine), 4),
@@ -84,16 +86,14 @@ def in_order(setting: str) -> list[str | int]:
 
 def rows_of(name: str, root: Path) -> Iterator[list[Cell]]:
     """Rows of one experiment, in the order of its settings."""
-    folders = find_runs(root)
-    runs = [load_results(folder, folder.name) for folder in folders]
-    for told, run, folder in sorted(
-        zip(settings(runs), runs, folders, strict=True), key=lambda one: in_order(one[0])
+    runs = load_runs(root)
+    for told, run in sorted(
+        zip(settings(runs), runs, strict=True), key=lambda one: in_order(one[0])
     ):
-        policy = next(str(p.noise_policy) for p in run.points if p.method == "redi")
-        noise = "unseen" if policy == "per_prompt" else policy
-        found = list(corrected_rows(folder))
+        noise = next(str(p.noise) for p in run.points if p.method == "redi")
+        found = list(corrected_rows(run))
         if name in WITH_REDI:
-            found.append(redi_row(run, folder))
+            found.append(redi_row(run))
         for cells, ratio in found:
             texts = [name, told, noise, *cells]
             yield [[(text, i == 8 and ratio.high < 1)] for i, text in enumerate(texts)]

@@ -44,6 +44,13 @@ class Quality:
     headline: bool = False
     loss: float | None = None
     relative_loss: bool = False
+    #: whether tables mark the best of it
+    ranked: bool = True
+    #: whether tables show the interval
+    margin: bool = True
+    #: what tables multiply it by, and write behind it
+    scale: float = 1.0
+    suffix: str = ""
     #: several qualities share a cell of the table under this heading, as whole percentages
     cell: str = ""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from redi.metrics.base import ALWAYS, FILES, Fields, Metric, Quality, metric
 from redi.metrics.batch import FULL, BatchResult, Columns, Table
 
+_NUMBER: dict[str, Any] = {"ranked": False, "margin": False}
 _SECONDS = ("seconds_network", "seconds_retrieval", "seconds_rest")
 
 
@@ -16,11 +19,11 @@ class Cost(Metric):
 
     name = "cost"
     qualities = (
-        Quality("speedup", "speedup", unit="×", shown=ALWAYS),
-        Quality("seconds_per_image", "seconds per image", False, "s", ALWAYS),
+        Quality("speedup", "speedup", shown=ALWAYS, place=1, suffix="×", **_NUMBER),
+        Quality("seconds_per_image", "ms per image", False, shown=ALWAYS, scale=1000, **_NUMBER),
         *(
-            Quality(name, name.replace("_", ", "), False, "s", FILES, column=name)
-            for name in _SECONDS
+            Quality(n, n.replace("_", ", "), False, "s", FILES, column=n, **_NUMBER)
+            for n in _SECONDS
         ),
     )
 
@@ -46,4 +49,4 @@ class Cost(Metric):
         calls, parts = mean(entry, "calls"), {name: mean(entry, name) for name in _SECONDS}
         seconds = sum(parts.values())
         speedup = mean(FULL, "calls") / calls
-        return {"nfe": calls, **parts, "seconds_per_image": seconds, "speedup": speedup}
+        return {"calls": calls, **parts, "seconds_per_image": seconds, "speedup": speedup}

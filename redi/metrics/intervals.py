@@ -32,30 +32,21 @@ def bootstrap_mean(
 ) -> Estimate:
     """Percentile interval (Efron, 1979) of the mean of per-picture values (N,)."""
     column = _checked(values, 1, resamples, level)
+    low, high = percentiles(resampled_means(column, seed, resamples), level)
+    return Estimate(float(column.mean()), low, high, len(column))
+
+
+def resampled_means(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> np.ndarray:
+    """Means (resamples,) of values (N,) drawn anew; equal N and seed draw equal rows."""
+    column = np.asarray(values, np.float64)
     rng, count = np.random.default_rng(seed), len(column)
     rows = max(1, _BLOCK // count)
-    means = [
-        column[rng.integers(count, size=(min(rows, resamples - start), count))].mean(1)
-        for start in range(0, resamples, rows)
-    ]
-    low, high = _percentiles(np.concatenate(means), level)
-    return Estimate(float(column.mean()), low, high, count)
-
-
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> Estimate:
-    """Interval of the mean of a - b, both (N,) over the same pictures in the same order.
-
-    Much narrower than two separate intervals, as what is hard about a prompt cancels.
-    """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"paired values have shapes {first.shape} and {second.shape}; "
-            "give one value per picture from each run"
-        )
-    return bootstrap_mean(first - second, seed, resamples, level)
+    return np.concatenate(
+        [
+            column[rng.integers(count, size=(min(rows, resamples - start), count))].mean(1)
+            for start in range(0, resamples, rows)
+        ]
+    )
 
 
 def bootstrap_statistic(
@@ -78,11 +69,12 @@ def bootstrap_statistic(
         [statistic(rows[rng.integers(count, size=count)]) for _ in range(resamples)], np.float64
     )
     values = values - values.mean() + estimate
-    low, high = _percentiles(values, level)
+    low, high = percentiles(values, level)
     return Estimate(estimate, low, high, count, tuple(values.tolist()))
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the middle `level` of resampled values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -31,7 +31,7 @@ class LatentError(PerPicture):
 
     name, group = "latent_error", "fidelity"
     qualities = single(
-        "latent_error", "latent error", place=12, higher_is_better=False, shown=ALWAYS
+        "latent_error", "latent error", place=12, higher_is_better=False, shown=ALWAYS, margin=False
     )
 
     def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:

@@ -44,12 +44,12 @@ def hits(seen: dict[str, list[str]], scenes: Sequence[Scene]) -> dict[str, np.nd
 def _quality(attribute: str) -> Quality:
     return Quality(
         f"prompt_fidelity.{attribute}",
-        f"{attribute} fidelity",
+        "fidelity in all attributes" if attribute == "all" else f"{attribute} fidelity",
         shown=FILES if attribute == "all" else ALWAYS,
         column=f"correct_{attribute}",
         place=40,
         headline=attribute == "object",
-        loss=0.02,
+        loss=0.02 if attribute == "all" else None,
         cell="" if attribute == "all" else _CELL,
     )
 

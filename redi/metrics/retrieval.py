@@ -13,7 +13,12 @@ class Retrieval(Metric):
     name, group = "retrieval", "fidelity"
     qualities = (
         Quality(
-            "key_distance", "distance of the nearest key", False, shown=FILES, column="key_distance"
+            "key_distance",
+            "distance of the nearest key",
+            False,
+            shown=FILES,
+            ranked=False,
+            column="key_distance",
         ),
     )
 

@@ -39,7 +39,7 @@ class Ssim(PerPicture):
     """Decoded pictures against those of the full run."""
 
     name, group = "ssim", "fidelity"
-    qualities = single("ssim", "SSIM", place=11, shown=ALWAYS)
+    qualities = single("ssim", "SSIM", place=11, shown=ALWAYS, margin=False)
 
     def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:
         return None if entry == FULL else ssim(batch.images[entry], batch.images[FULL]).numpy()

@@ -1,34 +1,48 @@
-"""Corrected sampling against the best plain sampler with as many calls, picture by picture."""
+"""Rivals against the best plain sampler with as many calls, over the same prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from redi.metrics.intervals import Estimate, bootstrap_mean, bootstrap_statistic
-from redi.report.labels import DASH
-from redi.report.table import Cell, Grid
+from redi.report.blocks import Block, Cell, Grid, Plot, Text
+from redi.report.budget_plots import budgets_figure, growth_figure
+from redi.report.compare import RESAMPLES
+from redi.report.labels import DASH, is_rival, method_label
+from redi.report.points import Point
+from redi.report.runs import Run
 
 #: measured columns, and what they are errors to
 ERRORS = {"latent_error": "its own full run", "latent_error_converged": "the converged run"}
-_RESAMPLES = 1000
+BEST_PLAIN = (
+    "The best plain sampler is chosen anew at every number of calls, on the very queries that it "
+    "is judged on. Intervals are over prompts, those of ratios paired; a ratio is bold where its "
+    "interval stays below one."
+)
+#: where a run keeps its files: no setting
+_PLACES = ("run_dir", "kb.dir", "kb.root", "reference_root")
+_EQUAL = 1e-6  # calls
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One number of calls; errors are means over pictures with intervals over prompts."""
+    """One point and all plain samplers with as many calls; errors have intervals over prompts."""
 
-    calls: int
-    plain: dict[str, Estimate]  # by sampler
-    corrected: Estimate
-    #: corrected over the best plain sampler, both resampled together
+    point: Point
+    plain: Mapping[str, Estimate]  # by sampler
+    error: Estimate
+    #: its error over that of the best plain sampler, both resampled together
     ratio: Estimate
-    #: calls at which the best plain sampler reaches the corrected error; None: more than measured
+    #: calls at which the best plain sampler reaches its error; None: more than measured
     calls_to_match: float | None
+
+    @property
+    def calls(self) -> int:
+        return round(self.point.calls)
 
     @property
     def best(self) -> str:
@@ -36,32 +50,29 @@ class Budget:
         return min(self.plain, key=lambda name: self.plain[name].mean)
 
 
-def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
-    """Every budget of a run's corrected points; none where the run has no such column."""
-    table = pq.read_table(run_dir / "per_image.parquet").to_pydict()
-    if column not in table:
+def budgets(run: Run, column: str = "latent_error") -> list[Budget]:
+    """Every rival of plain sampling beside plain samplers with as many calls, by rising calls."""
+    if not run.pictures:
         return []
-    values = by_method(table, column)
-    told = [name.split("@")[1] for name in values if name.startswith("corrected@")]
-    found = sorted(int(calls) for calls in told if calls.isdigit())
-    plain = {
-        calls: {
-            name.split(":", 1)[1]: rows
-            for name, rows in values.items()
-            if name.startswith(f"plain@{calls}:")
-        }
-        for calls in found
-    }
-    found = [calls for calls in found if plain[calls]]
-    curve = [(calls, min(float(rows.mean()) for rows in plain[calls].values())) for calls in found]
+    values = {p.entry: run.pictures.by_prompt(p.entry, column) for p in run.points}
+    plain: dict[float, dict[str, np.ndarray]] = {}
+    for point in run.points:
+        found = values[point.entry]
+        if point.method == "plain" and found is not None:
+            plain.setdefault(round(point.calls, 6), {})[point.sampler] = found
+    curve = [(n, min(float(v.mean()) for v in plain[n].values())) for n in sorted(plain)]
     result = []
-    for calls in found:
-        mine, best = values[f"corrected@{calls}"], min(plain[calls].values(), key=np.mean)
+    for point in sorted(run.points, key=lambda p: (p.method, p.calls)):
+        mine = values[point.entry]
+        beside = plain.get(round(point.calls, 6))
+        if not is_rival(point.method) or mine is None or beside is None:
+            continue
+        best = min(beside.values(), key=lambda v: float(v.mean()))
         result.append(
             Budget(
-                calls,
-                {n: bootstrap_mean(r, resamples=_RESAMPLES) for n, r in plain[calls].items()},
-                bootstrap_mean(mine, resamples=_RESAMPLES),
+                point,
+                {name: bootstrap_mean(v, resamples=RESAMPLES) for name, v in beside.items()},
+                bootstrap_mean(mine, resamples=RESAMPLES),
                 paired_ratio(mine, best),
                 _calls_to_match(curve, float(mine.mean())),
             )
@@ -69,7 +80,47 @@ def budgets(run_dir: Path, column: str = "latent_error") -> list[Budget]:
     return result
 
 
-def budgets_grid(rows: Sequence[tuple[str, Budget, int]]) -> Grid:
+def budgets_blocks(runs: Sequence[Run]) -> list[Block]:
+    """Tables of every run in which a rival meets plain samplers at equal calls; none without.
+
+    One run with several budgets makes a figure of the error over the calls; three or more whose KBs
+    differ in size make one of the error over that size.
+    """
+    found = []
+    for run in runs:
+        rows = {to: its for column, to in ERRORS.items() if (its := budgets(run, column))}
+        if rows:
+            found.append((run, rows))
+    if not found:
+        return []
+    found.sort(key=lambda one: _trajectories(one[0], one[1]))
+    told = settings([run for run, _ in found])
+    blocks: list[Block] = [*_figures(found), Text(BEST_PLAIN)]
+    for to in ERRORS.values():
+        told_rows = [
+            (setting, row, kb_calls(run, row.point))
+            for setting, (run, its) in zip(told, found, strict=True)
+            for row in its.get(to, [])
+        ]
+        if told_rows:
+            blocks.append(budgets_grid(told_rows, f"latent error to {to}"))
+    return blocks
+
+
+def _figures(found: Sequence[tuple[Run, Mapping[str, list[Budget]]]]) -> Iterator[Plot]:
+    sizes = [_trajectories(run, rows) for run, rows in found]
+    if len(set(sizes)) == len(sizes) >= 3:
+        first = [next(iter(rows.values())) for _, rows in found]
+        several = [[r for r in rows if r.point.method != "redi"] for rows in first]
+        if all(several):
+            yield Plot("growth", lambda: growth_figure(sizes, several), dpi=110)
+    elif len(found) == 1:
+        panels = list(found[0][1].items())
+        if max(len({row.calls for row in rows}) for _, rows in panels) > 1:
+            yield Plot("budgets", lambda: budgets_figure(panels), dpi=110)
+
+
+def budgets_grid(rows: Sequence[tuple[str, Budget, int]], title: str = "") -> Grid:
     """Budgets as a table.
 
     Each comes with the setting that it was measured under ('' where all agree) and the network
@@ -78,6 +129,7 @@ def budgets_grid(rows: Sequence[tuple[str, Budget, int]]) -> Grid:
     """
     top = max(row.calls for _, row, _ in rows)
     several = any(setting for setting, _, _ in rows)
+    methods = len({row.point.method for _, row, _ in rows}) > 1
 
     def cells(setting: str, row: Budget, behind: int) -> list[Cell]:
         needs = row.calls_to_match
@@ -90,64 +142,77 @@ def budgets_grid(rows: Sequence[tuple[str, Budget, int]]) -> Grid:
             str(row.calls),
             row.best,
             f"{best.mean:.4f} [{best.low:.4f}, {best.high:.4f}]",
-            f"{row.corrected.mean:.4f} [{row.corrected.low:.4f}, {row.corrected.high:.4f}]",
+            f"{row.error.mean:.4f} [{row.error.low:.4f}, {row.error.high:.4f}]",
             f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]",
             told,
             pays,
         ]
         marked: list[Cell] = [[(v, i == 4 and ratio.high < 1)] for i, v in enumerate(values)]
-        return [[(setting, False)], *marked] if several else marked
+        names = [setting] * several + [method_label(row.point.method)] * methods
+        return [*([(name, False)] for name in names), *marked]
 
-    headings = ["calls", "best plain sampler", "its error", "corrected", "ratio", "plain needs"]
+    mine = "error" if methods else method_label(rows[0][1].point.method)
+    headings = ["calls", "best plain sampler", "its error", mine, "ratio", "plain needs"]
     return Grid(
-        ["setting"] * several + [*headings, "KB pays after"],
-        2 + several,
+        ["setting"] * several + ["method"] * methods + [*headings, "KB pays after"],
+        2 + several + methods,
         [cells(*row) for row in rows],
+        title,
     )
 
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """`error = scale * size ** -exponent`, least squares in logarithms."""
-
-    scale: float
-    exponent: float
-
-    def __call__(self, size: float) -> float:
-        return self.scale * size**-self.exponent
+def settings(runs: Sequence[Run]) -> list[str]:
+    """What sets the runs apart, in words; '' where there is only one."""
+    flat = [dict(_leaves(run.config)) for run in runs]
+    keys = sorted({key for config in flat for key in config})
+    varied = [k for k in keys if k not in _PLACES and len({str(c.get(k)) for c in flat}) > 1]
+    return [", ".join(f"{k.split('.')[-1]} {_short(c.get(k))}" for k in varied) for c in flat]
 
 
-def power_law(sizes: Sequence[int], errors: Sequence[float]) -> PowerLaw:
-    """The law through at least two sizes."""
-    slope, offset = np.polyfit(np.log(sizes), np.log(errors), 1)
-    return PowerLaw(float(np.exp(offset)), float(-slope))
-
-
-def by_method(table: dict[str, list[float]], column: str) -> dict[str, np.ndarray]:
-    """Means over each prompt's noises, prompts in order, by method."""
-    rows: dict[str, dict[float, list[float]]] = {}
-    for method, query, value in zip(table["method"], table["query"], table[column], strict=True):
-        if value is not None:
-            rows.setdefault(str(method), {}).setdefault(query, []).append(value)
-    return {
-        method: np.array([np.mean(found[query]) for query in sorted(found)])
-        for method, found in rows.items()
-    }
+def kb_calls(run: Run, point: Point) -> int:
+    """Network calls behind a KB and the corrections of a budget, trials of levels included."""
+    steps, size = run.config.get("sampling", {}).get("steps", 0), point.kb_size or 0
+    if point.method != "corrected":
+        return size * steps
+    correction = run.config.get("correction", {})
+    levels, calls = correction.get("levels", []), round(point.calls)
+    tried = min(correction.get("trials", 0), size) * len(levels) if len(levels) > 1 else 0
+    return size * (steps + calls) + tried * calls
 
 
 def paired_ratio(mine: np.ndarray, other: np.ndarray) -> Estimate:
     """Mean of `mine` (N,) over the mean of `other` (N,), prompts of both resampled together."""
-    return bootstrap_statistic(np.stack([mine, other], 1), _ratio_of_means, resamples=_RESAMPLES)
+    return bootstrap_statistic(np.stack([mine, other], 1), _ratio_of_means, resamples=RESAMPLES)
 
 
 def _ratio_of_means(pairs: np.ndarray) -> float:
     return float(pairs[:, 0].mean() / pairs[:, 1].mean())
 
 
-def _calls_to_match(curve: Sequence[tuple[int, float]], error: float) -> float | None:
+def _calls_to_match(curve: Sequence[tuple[float, float]], error: float) -> float | None:
     """Where the plain curve, straight between its points in logarithms, falls to an error."""
     for (few, high), (many, low) in zip(curve[:-1], curve[1:], strict=True):
         if low <= error <= high:
             share = np.log(high / error) / np.log(high / low)
             return float(np.exp(np.log(few) + share * np.log(many / few)))
     return None
+
+
+def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "none" if value is None or value == [] else text
+
+
+def _trajectories(run: Run, rows: Mapping[str, list[Budget]]) -> int:
+    """Trajectories of each noise in the KB."""
+    size = next((b.point.kb_size for its in rows.values() for b in its if b.point.kb_size), 0)
+    noise = run.config.get("noise", {})
+    return int(size) // (noise.get("bank_size", 1) if noise.get("policy") == "bank" else 1)

@@ -5,146 +5,156 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from redi.metrics.intervals import bootstrap_mean
-from redi.report.labels import DASH, METHODS
-from redi.report.results import Results
-from redi.report.table import Cell, Grid
+from redi.metrics.base import Quality
+from redi.metrics.catalogue import qualities
+from redi.report.blocks import Cell, Grid
+from redi.report.compare import Difference, compare
+from redi.report.labels import is_rival, method_label, rank
+from redi.report.points import Point
+from redi.report.runs import Run
 
-TABLE = "per_image.parquet"
-_QUALITIES = {"clip_score": "CLIP score", "correct_all": "prompt fidelity (all attributes)"}
-_RESAMPLES = 1000
 _HALF = 0.5 + 1e-9
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The smallest share of full sampling's calls at which a method is not shown to be worse."""
+    """The smallest share of full sampling's calls at which a method is not inferior to it."""
 
     sampler: str
     method: str
-    quality: str
+    quality: Quality
     share: float
     low: float
     high: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether half of the calls are enough."""
+        return self.high <= _HALF
+
+    @property
+    def title(self) -> str:
+        """What the method is called beside others."""
+        if self.method == "plain":
+            return "the same sampler with fewer steps"
+        return method_label(self.method)
 
     def __str__(self) -> str:
         return f"{self.share:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-@dataclass(frozen=True)
-class _Cell:
-    calls: float
-    gap: np.ndarray  # (P,) quality less that of the full run, mean over a prompt's noises
+def margins() -> str:
+    """The losses that count as none, in words."""
+    told = [
+        f"{q.title} {f'{100 * q.loss:g}%' if q.relative_loss else f'{q.loss:g}'}"
+        for q in qualities().values()
+        if q.loss is not None
+    ]
+    return ", ".join(told)
 
 
-def claims(runs: Sequence[tuple[Path, Results]]) -> list[Claim]:
-    """Claims for ReDi and for the same sampler with fewer steps, per sampler and quality.
+def claims(runs: Sequence[Run]) -> list[Claim]:
+    """Claims per sampler, quality and method: plain sampling of that sampler, ReDi, its rivals.
 
-    A point is enough where the paired bootstrap interval of its difference to the full run reaches
-    zero; full sampling always is. The interval of the share is the spread of that rule over
-    resampled prompts, with the margins of the difference held fixed. Runs whose prompts are not
-    those of the first run of their sampler are left out.
+    A point is enough where the paired interval of its loss against the full run stays within the
+    margin of the quality; full sampling always is. The interval of the share is the spread of that
+    rule over resampled prompts, with the width of the differences held fixed. Runs whose prompts
+    are not those of the first run of their sampler are left out.
     """
-    cells: dict[tuple[str, str, str], list[_Cell]] = defaultdict(list)
-    full: dict[str, float] = {}
-    prompts: dict[str, tuple[str, ...]] = {}
-    for folder, results in runs:
-        if not (folder / TABLE).is_file():
+    cells: dict[tuple[str, str, str], list[tuple[float, Difference]]] = defaultdict(list)
+    spent: dict[str, float] = {}
+    prompts: dict[str, tuple[tuple[int, str], ...]] = {}
+    for run in runs:
+        full = run.first("full")
+        if full is None or not run.pictures:
             continue
-        sampler = results.points[0].sampler
-        rows = pq.read_table(folder / TABLE).to_pylist()
-        mine = tuple(sorted({row["prompt"] for row in rows}))
-        if prompts.setdefault(sampler, mine) != mine:
+        if prompts.setdefault(full.sampler, run.pictures.prompts) != run.pictures.prompts:
             continue
-        for quality in _QUALITIES:
-            reference = _by_prompt(rows, "full", quality)
-            for point in results.points:
-                if point.method == "full":
-                    full[sampler] = point.nfe
-                values = _by_prompt(rows, point.method, quality)
-                if (
-                    point.method in ("redi", "plain")
-                    and values is not None
-                    and reference is not None
-                ):
-                    cell = _Cell(point.nfe, values - reference)
-                    cells[sampler, point.method, quality].append(cell)
+        spent[full.sampler] = full.calls
+        for quality in qualities().values():
+            for point in run.points if quality.loss is not None else ():
+                found = compare(run, point, full, quality) if _judged(point, full) else None
+                if found is not None:
+                    key = full.sampler, point.method, quality.name
+                    cells[key].append((point.calls, found))
     return [
-        _claim(sampler, method, quality, found, full[sampler])
-        for (sampler, method, quality), found in cells.items()
-        if sampler in full and len(found[0].gap) >= 2
+        _claim(sampler, method, found, spent[sampler])
+        for (sampler, method, _), found in sorted(
+            cells.items(), key=lambda one: (one[0][0], _place(one[0][2]), rank(one[0][1]))
+        )
     ]
 
 
+def _judged(point: Point, full: Point) -> bool:
+    plain = point.method == "plain" and point.sampler == full.sampler
+    return plain or is_rival(point.method)
+
+
+def _place(name: str) -> int:
+    return list(qualities()).index(name)
+
+
 def sentences(found: Sequence[Claim]) -> list[str]:
-    """One sentence per sampler and quality: ReDi's share, the same sampler's, and the verdict."""
-    by_key = {(c.sampler, c.quality, c.method): c for c in found}
+    """One sentence per sampler, quality and method beside the same sampler's share."""
+    by_key = {(c.sampler, c.quality.name, c.method): c for c in found}
     told = []
-    for (sampler, quality, method), claim in by_key.items():
-        if method != "redi":
+    for claim in found:
+        if claim.method == "plain":
             continue
-        verdict = "holds" if claim.high <= _HALF else "is not shown"
         text = (
-            f"{METHODS['redi']} ({sampler}) reaches full sampling's {_QUALITIES[quality]} at "
-            f"{claim} of its calls; the claim of 2x {verdict} here"
+            f"{claim.title} ({claim.sampler}) keeps full sampling's {claim.quality.title} at "
+            f"{claim} of its calls; the claim of 2x {_verdict(claim)} here"
         )
-        plain = by_key.get((sampler, quality, "plain"))
+        plain = by_key.get((claim.sampler, claim.quality.name, "plain"))
         if plain is not None:
-            text += f", and the same sampler with fewer steps reaches it at {plain}"
+            text += f", and {plain.title} keeps it at {plain}"
         told.append(text + ".")
     return told
 
 
 def claims_grid(found: Sequence[Claim]) -> Grid:
-    """A row per sampler and quality; bold where the claim of half the calls holds."""
-    by_key = {(c.sampler, c.quality, c.method): c for c in found}
-    rows: list[list[Cell]] = []
-    for sampler, quality in dict.fromkeys((c.sampler, c.quality) for c in found):
-        ours, plain = (by_key.get((sampler, quality, method)) for method in ("redi", "plain"))
-        holds = ours is not None and ours.high <= _HALF
-        verdict = DASH if ours is None else "holds" if holds else "is not shown"
-        rows.append(
-            [
-                [(sampler, False)],
-                [(_QUALITIES[quality], False)],
-                [(DASH if ours is None else str(ours), holds)],
-                [(DASH if plain is None else str(plain), False)],
-                [(verdict, holds)],
-            ]
-        )
-    headings = ["sampler", "quality", METHODS["redi"], "same sampler, fewer steps", "claim of 2x"]
-    return Grid(headings, 2, rows)
+    """A row per sampler, quality and method; bold where the claim of half the calls holds."""
+    rows: list[list[Cell]] = [
+        [
+            [(claim.sampler, False)],
+            [(claim.quality.title, False)],
+            [(claim.title, False)],
+            [(str(claim), claim.holds)],
+            [(_verdict(claim), claim.holds)],
+        ]
+        for claim in found
+    ]
+    return Grid(["sampler", "quality", "method", "share of the calls", "claim of 2x"], 3, rows)
 
 
-def _by_prompt(rows: Sequence[dict], method: str, quality: str) -> np.ndarray | None:
-    values: dict[int, list[float]] = defaultdict(list)
-    for row in rows:
-        if row["method"] == method and row.get(quality) is not None:
-            values[row["query"]].append(row[quality])
-    return np.array([np.mean(values[query]) for query in sorted(values)]) if values else None
+def _verdict(claim: Claim) -> str:
+    return "holds" if claim.holds else "is not shown"
 
 
 def _claim(
-    sampler: str, method: str, quality: str, cells: Sequence[_Cell], full_calls: float
+    sampler: str, method: str, cells: Sequence[tuple[float, Difference]], full_calls: float
 ) -> Claim:
-    cells = sorted(cells, key=lambda cell: cell.calls)
-    gaps = np.stack([cell.gap for cell in cells])  # (points, P)
-    calls = np.array([cell.calls for cell in cells] + [full_calls])
-    margins = np.array([(e := bootstrap_mean(gap)).high - e.mean for gap in gaps])
+    cells = sorted(cells, key=lambda cell: cell[0])
+    gains = [difference.gain for _, difference in cells]
+    calls = np.array([number for number, _ in cells] + [full_calls])
+    slack = np.array(
+        [
+            low - mean + (d.allowed or 0.0)
+            for (mean, low, _), (_, d) in zip(gains, cells, strict=True)
+        ]
+    )
 
     def fewest(means: np.ndarray) -> np.ndarray:
-        """Share (B,) for mean differences (points, B)."""
-        enough = means + margins[:, None] >= 0
+        """Share (B,) for mean gains (points, B)."""
+        enough = means + slack[:, None] >= 0
         first = np.where(enough.any(0), enough.argmax(0), len(cells))
         return calls[first] / full_calls
 
-    count = gaps.shape[1]
-    drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-    share = float(fewest(gaps.mean(1, keepdims=True))[0])
-    low, high = np.quantile(fewest(gaps[:, drawn].mean(2)), [0.025, 0.975])
+    share = float(fewest(np.array([[mean] for mean, _, _ in gains]))[0])
+    spread = fewest(np.stack([draws for _, _, draws in gains]))
+    low, high = np.quantile(spread, [0.025, 0.975])
+    quality = cells[0][1].quality
     return Claim(sampler, method, quality, share, min(float(low), share), max(float(high), share))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from redi.report.figures import COLOURS, interval_bars, method_keys, save_png, tidy
-from redi.report.labels import CONTENT, DIVERSITY, HEADLINE, REFERENCES, STYLE, Metric
-from redi.report.results import Point, Results, Value
+from redi.metrics.base import PRESENT, Quality
+from redi.metrics.catalogue import qualities
+from redi.report.figures import colour, interval_bars, method_keys, tidy
+from redi.report.labels import REFERENCES, rank
+from redi.report.points import Point, Value
+from redi.report.runs import Run
 
 #: numbers, drawn as lines; the value step only where one sampler was used, since over several the
 #: number of calls says more
@@ -22,8 +24,7 @@ NUMBERS = {
     "value_step": "value step",
 }
 #: names, drawn side by side
-NAMES = {"estimator": "estimator", "noise_policy": "noise"}
-METRICS = (*HEADLINE, CONTENT, STYLE, DIVERSITY)
+NAMES = {"estimator": "estimator", "noise": "noise"}
 _PANEL, _COLUMNS = (4.2, 3.2), 4  # inches
 _LINES = ("-", "--", ":", "-.")
 _SPREAD = 0.5  # of the gap between two names
@@ -44,7 +45,7 @@ class Variation:
         return getattr(point, self.name)
 
 
-def variation(runs: Sequence[Results]) -> Variation | None:
+def variation(runs: Sequence[Run]) -> Variation | None:
     """The first setting with at least three values over the ReDi points of one sampler."""
     points = [p for run in runs for p in run.points if p.method == "redi"]
     samplers = {p.sampler for p in points}
@@ -64,13 +65,15 @@ def variation(runs: Sequence[Results]) -> Variation | None:
     return None
 
 
-def measured(runs: Sequence[Results]) -> list[Metric]:
+def measured(runs: Sequence[Run]) -> list[Quality]:
     """The metrics that some point has, in the order of the panels."""
-    return [m for m in METRICS if any(m.key in p.values for run in runs for p in run.points)]
+    points = [p for run in runs for p in run.points]
+    wanted = [m for m in qualities().values() if m.headline or m.shown == PRESENT]
+    return [m for m in wanted if any(m.name in p.values for p in points)]
 
 
 def curves_figure(
-    runs: Sequence[Results], varied: Variation, metrics: Sequence[Metric], key: bool = True
+    runs: Sequence[Run], varied: Variation, metrics: Sequence[Quality], key: bool = True
 ) -> Figure:
     """A panel per metric over the varied setting, one line per method and sampler.
 
@@ -87,8 +90,8 @@ def curves_figure(
     for axis, metric in zip(axes, metrics, strict=False):
         for i, (method, sampler) in enumerate(lines):
             points = lines[method, sampler]
-            measured_here = [(at, p) for at, p in points if metric.key in p.values]
-            found = [(at, p.values[metric.key]) for at, p in sorted(measured_here, key=_place)]
+            measured_here = [(at, p) for at, p in points if metric.name in p.values]
+            found = [(at, p.values[metric.name]) for at, p in sorted(measured_here, key=_place)]
             if found:
                 shift = _SPREAD * (i / max(len(lines) - 1, 1) - 0.5) if varied.ticks else 0
                 _line(axis, method, _LINES[samplers.index(sampler) % 4], found, varied, shift)
@@ -111,28 +114,18 @@ def curves_figure(
     return figure
 
 
-def curves_plot(runs: Sequence[Results], path: Path) -> bool:
-    """Write the curves of a sweep as a PNG; false where it varies no such setting."""
-    metrics, varied = measured(runs), variation(runs)
-    if varied is None or not metrics:
-        return False
-    save_png(curves_figure(runs, varied, metrics), path, 110)
-    return True
-
-
 def _lines(
-    runs: Sequence[Results], varied: Variation
+    runs: Sequence[Run], varied: Variation
 ) -> dict[tuple[str, str], list[tuple[float, Point]]]:
     lines: dict[tuple[str, str], list[tuple[float, Point]]] = {}
     for run in runs:
-        own = next((p for p in run.points if p.method == "redi"), None)
+        own = run.first("redi")
         place = None if own is None else varied.place(own)
         if place is None:
             continue
         for point in run.points:
             lines.setdefault((point.method, point.sampler), []).append((place, point))
-    order = list(COLOURS)
-    return dict(sorted(lines.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
+    return dict(sorted(lines.items(), key=lambda item: (rank(item[0][0]), item[0][1])))
 
 
 def _line(
@@ -149,7 +142,7 @@ def _line(
         [place + shift for place, _ in found],
         [value.mean for _, value in found],
         yerr=None if level else [[bar[side][0] for bar in bars] for side in (0, 1)],
-        color=COLOURS[method],
+        color=colour(method),
         linestyle="none" if varied.ticks else "--" if level else style,
         marker="" if level else "o",
         markersize=4,
@@ -176,9 +169,9 @@ def _told(point: Point, name: str) -> str:
 
 
 def _order(point: Point) -> tuple[str, str, int]:
-    return (point.estimator or "", point.noise_policy or "", point.neighbours or 0)
+    return (point.estimator or "", point.noise or "", point.neighbours or 0)
 
 
 def _place(found: tuple[float, Point]) -> tuple[float, float]:
     """Along the axis; several points at one place (budgets of one sampler) by their calls."""
-    return found[0], found[1].nfe
+    return found[0], found[1].calls

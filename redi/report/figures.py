@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from redi.files import write_durably
-from redi.report.labels import METHODS, REFERENCES, Metric
-from redi.report.results import Value
+from redi.metrics.base import Quality
+from redi.report.labels import REFERENCES, method_label, rank
+from redi.report.points import Value
 
 #: Colour-blind safe (Okabe and Ito) for the methods, greys and browns for what stands beside them.
 COLOURS = {
@@ -32,11 +33,18 @@ COLOURS = {
     "other_noise": "#8C8C8C",
     "other_precision": "#BDBDBD",
 }
+#: methods without a colour of their own take these in turn
+_FURTHER = ("#332288", "#117733", "#882255", "#999933", "#44AA99", "#AA4499", "#661100")
 FRONT, REAL = "#DADADA", "#555555"
 _PALETTE = 256
 
 
-def tidy(axis: Axes, metric: Metric | None = None) -> None:
+def colour(method: str) -> str:
+    """The colour of a method, the same in every figure."""
+    return COLOURS.get(method) or _FURTHER[sum(method.encode()) % len(_FURTHER)]
+
+
+def tidy(axis: Axes, metric: Quality | None = None) -> None:
     """A quiet grid, no box, and the metric with its better direction as title."""
     axis.grid(True, color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -55,18 +63,16 @@ def interval_bars(value: Value) -> list[list[float]] | None:
 
 def method_keys(present: Iterable[str]) -> list[Line2D]:
     """Legend entries of methods, in the order of the tables; references are dashes."""
-    found = set(present)
     return [
         Line2D(
             [],
             [],
-            color=COLOURS[name],
+            color=colour(name),
             marker="" if name in REFERENCES else "o",
             linestyle="--" if name in REFERENCES else "-",
-            label=label,
+            label=method_label(name),
         )
-        for name, label in METHODS.items()
-        if name in found
+        for name in sorted(set(present), key=rank)
     ]
 
 

@@ -1,37 +1,25 @@
-"""A run or sweep as one self-contained HTML page: nothing is loaded from anywhere."""
+"""A report as one self-contained HTML page: nothing is loaded from anywhere."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from html import escape
+import json
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from redi.files import write_durably
-from redi.report.claim import claims, claims_grid
-from redi.report.corrected import BEST_PLAIN, corrected_report
-from redi.report.curves import curves_figure, measured, variation
-from redi.report.figures import method_keys, png
-from redi.report.html_provenance import origin, provenance
-from redi.report.labels import EXPLAINED
-from redi.report.pareto import headline, pareto_figure, pareto_keys, shown_samplers
-from redi.report.results import Results, find_runs, load_results
-from redi.report.styles import has_styles, styles_figure
-from redi.report.table import NOTE, Cell, Grid, distinct, grid
-from redi.report.verdict import verdicts
+from redi.report.blocks import Block, Cell, Facts, Grid, Lines, Plot, Section, Sheets, Terms, Text
+from redi.report.figures import png
+from redi.report.runs import load_runs
+from redi.report.sections import report_sections
+from redi.text import html_text as escape
 
 PAGE = "report.html"
 _DPI = 150
-_FEW = 3  # sentences that need no folding
-_CLAIM = (
-    "The smallest share of full sampling's network calls at which a method is not shown to be "
-    "worse than full sampling, with its interval over prompts; 1.00 means that no smaller share "
-    "was enough."
-)
 
 
 def html_report(root: Path) -> Path:
@@ -39,95 +27,53 @@ def html_report(root: Path) -> Path:
 
     Raises UsageError where there is none or one cannot be read.
     """
-    runs = []
-    for folder in find_runs(root):
-        name = root.resolve().name if folder == root else folder.relative_to(root).as_posix()
-        runs.append((folder, load_results(folder, name)))
-    text = _page(root.resolve().name, runs)
+    text = html_page(root.resolve().name, report_sections(load_runs(root)))
     path = root / PAGE
     write_durably(path, lambda temporary: temporary.write_text(text, "utf-8"))
     return path
 
 
-def _page(title: str, runs: Sequence[tuple[Path, Results]]) -> str:
-    results = [result for _, result in runs]
-    told = claims(runs)
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p>{escape(origin(results))}</p>",
-        _glossary(),
-        _section("Full quality at what share of the calls?", _table(claims_grid(told)), _CLAIM)
-        if told
-        else "",
-        _section("Quality against network calls", _fronts(results)),
-        _section("Corrected sampling at equal calls", _corrected(runs)),
-        _section("Over the setting that varies", _curves(results)),
-        _section("Content kept, style taken", _styles(results)),
-        _section("All points", "".join(_tables(results)), NOTE),
-        _section("In words", _verdicts(results)),
-        _section("Pictures", _viewer(runs)),
-        _section("Provenance", provenance(results)),
-    ]
+def html_page(title: str, sections: Sequence[Section]) -> str:
+    """The whole page."""
+    body = [f"<h1>{escape(title)}</h1>", *map(_section, sections)]
     shell = files("redi.report").joinpath("page.html").read_text("utf-8")
     return shell.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(body))
 
 
-def _section(heading: str, content: str, note: str = "") -> str:
-    told = f"<p>{escape(note)}</p>" if note else ""
-    return f"<section><h2>{escape(heading)}</h2>{told}{content}</section>" if content else ""
+def _section(section: Section) -> str:
+    heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
+    content = "".join(_WRITERS[type(block)](block) for block in section.blocks)
+    return f"<section>{heading}{content}</section>"
 
 
-def _glossary() -> str:
-    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in EXPLAINED.items())
-    return f"<details><summary>What the words mean</summary><dl>{terms}</dl></details>"
+def _text(block: Text) -> str:
+    return f"<p>{escape(block.text)}</p>"
 
 
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+def _lines(block: Lines) -> str:
+    lines = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in block.lines)}</ul>"
+    return _fold(block.folded, lines) if block.folded else lines
 
 
-def _verdicts(results: Sequence[Results]) -> str:
-    lines = [line for run in results for line in verdicts(run)]
-    if len(lines) <= _FEW:
-        return _list(lines)
-    return (
-        f"<details><summary>{len(lines)} points, a sentence each</summary>{_list(lines)}</details>"
+def _terms(block: Terms) -> str:
+    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in block.terms.items())
+    return _fold(block.folded, f"<dl>{terms}</dl>")
+
+
+def _fold(summary: str, content: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def _plot(block: Plot) -> str:
+    """Panels in a row below one key; a figure without panels is a large one."""
+    heading = f"<h3>{escape(block.title)}</h3>" if block.title else ""
+    figures = {block.name: block.draw()} if block.panels is None else block.panels()
+    cells = "".join(
+        f'<img alt="{escape(name)}" src="{_inline(png(figure, _DPI))}">'
+        for name, figure in figures.items()
     )
-
-
-def _fronts(results: list[Results]) -> str:
-    metrics, samplers = headline(results), shown_samplers(results)
-    if not metrics:
-        return ""
-    parts = [_key(pareto_keys(results, samplers))]
-    for sampler in samplers:
-        figures = {m.heading: pareto_figure(results, [m], [sampler], key=False) for m in metrics}
-        parts.append(f"<h3>{escape(sampler)}</h3>" * (len(samplers) > 1) + _plots(figures))
-    return "".join(parts)
-
-
-def _corrected(runs: Sequence[tuple[Path, Results]]) -> str:
-    report = corrected_report(runs)
-    tables = [
-        f"<h3>{escape(name)}</h3>{_table(content)}" for name, content in report.tables.items()
-    ]
-    note = f"<p>{escape(BEST_PLAIN)}</p>" if tables else ""
-    return _plots(report.figures, "plots large") + note + "".join(tables)
-
-
-def _curves(results: list[Results]) -> str:
-    varied = variation(results)
-    if varied is None:
-        return ""
-    metrics = measured(results)
-    figures = {m.heading: curves_figure(results, varied, [m], key=False) for m in metrics}
-    return _key(method_keys(p.method for run in results for p in run.points)) + _plots(figures)
-
-
-def _styles(results: list[Results]) -> str:
-    if not has_styles(results):
-        return ""
-    return _plots({"style over content": styles_figure(results)}, "plots large")
+    kind = "plots large" if block.panels is None else "plots"
+    return f'{heading}{_key(block.key)}<div class="{kind}">{cells}</div>'
 
 
 def _key(entries: Sequence[Line2D]) -> str:
@@ -138,32 +84,15 @@ def _key(entries: Sequence[Line2D]) -> str:
         shape = line or ("dot" if entry.get_marker() == "o" else "bar")
         return f'<i class="{shape}" style="color:{entry.get_color()}"></i>'
 
-    items = [f"<li>{sign(e)}{escape(str(e.get_label()))}</li>" for e in entries]
-    return f'<ul class="key">{"".join(items)}</ul>'
-
-
-def _plots(figures: dict[str, Figure], kind: str = "plots") -> str:
-    cells = [
-        f'<img alt="{escape(name)}" src="{_inline(png(figure, _DPI))}">'
-        for name, figure in figures.items()
-    ]
-    return f'<div class="{kind}">{"".join(cells)}</div>' if cells else ""
+    items = [f"<li>{sign(e)}{escape(e.get_label())}</li>" for e in entries]
+    return f'<ul class="key">{"".join(items)}</ul>' if items else ""
 
 
 def _inline(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def _tables(results: Sequence[Results]) -> list[str]:
-    points = distinct([point for run in results for point in run.points])
-    samplers = sorted({point.sampler for point in points})
-    return [
-        f"<h3>{escape(name)}</h3>{_table(grid([p for p in points if p.sampler == name]))}"
-        for name in samplers
-    ]
-
-
-def _table(content: Grid) -> str:
+def _grid(content: Grid) -> str:
     def side(column: int) -> str:
         return ' class="name"' if column < content.left else ""
 
@@ -174,29 +103,44 @@ def _table(content: Grid) -> str:
     ]
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{table}</div>'
+    heading = f"<h3>{escape(content.title)}</h3>" if content.title else ""
+    return f'{heading}<div class="wide" tabindex="0">{table}</div>'
 
 
 def _cell(cell: Cell) -> str:
-    return "".join(f"<b>{escape(t)}</b>" if bold else escape(t) for t, bold in cell)
+    return "".join(f"<b>{escape(text)}</b>" if bold else escape(text) for text, bold in cell)
 
 
-def _viewer(runs: Sequence[tuple[Path, Results]]) -> str:
+def _sheets(block: Sheets) -> str:
     """One sheet at a time, with buttons; without scripts all of them one below the other."""
-    figures = []
-    for folder, run in runs:
-        sheet = folder / "sheet.png"
-        if sheet.is_file():
-            picture = f'<img alt="sheet of {escape(run.run)}" src="{_inline(sheet.read_bytes())}">'
-            figures.append(
-                f"<figure><figcaption>{escape(run.run)}</figcaption>"
-                f'<div class="wide" tabindex="0">{picture}</div></figure>'
-            )
-    if not figures:
-        return ""
+    figures = [
+        f'<figure><figcaption>{escape(name)}</figcaption><div class="wide" tabindex="0">'
+        f'<img alt="sheet of {escape(name)}" src="{_inline(path.read_bytes())}"></div></figure>'
+        for name, path in block.sheets
+    ]
     buttons = (
         '<p class="buttons"><button type="button" data-by="-1">&#8592; previous</button>'
         ' <span class="where"></span>'
         ' <button type="button" data-by="1">next &#8594;</button></p>'
     )
     return f'<div class="viewer">{buttons if len(figures) > 1 else ""}{"".join(figures)}</div>'
+
+
+def _facts(block: Facts) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in block.facts.items()
+    )
+    table = f'<table class="facts"><tbody>{rows}</tbody></table>'
+    config = escape(json.dumps(block.config, indent=1), lines=True)
+    return _fold(block.name, f'<div class="wide" tabindex="0">{table}</div><pre>{config}</pre>')
+
+
+_WRITERS: dict[type[Block], Callable[[Any], str]] = {
+    Grid: _grid,
+    Text: _text,
+    Lines: _lines,
+    Terms: _terms,
+    Plot: _plot,
+    Sheets: _sheets,
+    Facts: _facts,
+}

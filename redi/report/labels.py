@@ -1,12 +1,12 @@
-"""What methods and metrics are called in every table and plot, and how numbers are written."""
+"""What methods are called in every table and plot, and how numbers are written."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 DASH = "–"  # a metric that was not computed
 
+#: methods with a name and a place of their own; others go by their own name, after these
 METHODS = {
     "full": "full sampling",
     "plain": "same sampler, same calls",
@@ -22,6 +22,8 @@ METHODS = {
     "other_noise": "floor: full run, other noise",
     "other_precision": "floor: full run, other precision",
 }
+#: ReDi with one part exchanged: what shows which part matters
+CONTROLS = ("jump", "random", "prompt", "both", "neighbour")
 #: what two runs of equal worth differ by
 FLOORS = ("other_noise", "other_precision")
 #: shown for comparison, no way to spend the calls: never best, in no Pareto front
@@ -41,47 +43,26 @@ EXPLAINED = {
     "floor": "the full run again, from another noise or in another precision: what the same score "
     "says about two runs of equal worth",
     "±": "half of a 95% bootstrap interval over prompts",
+    "paired difference": "of two rows over the same prompts, noises of a prompt together; better "
+    "and worse mean that its 95% interval excludes zero",
     "Pareto front": "the points that no other beats in calls and quality at once",
 }
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A quality: its key in a point's `values`, its title and unit, and which way is better."""
-
-    key: str
-    title: str
-    higher_is_better: bool = True
-    unit: str = ""
-
-    @property
-    def heading(self) -> str:
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+def method_label(method: str) -> str:
+    """What a method is called."""
+    return METHODS.get(method) or method.replace("_", " ")
 
 
-PSNR = Metric("psnr", "PSNR to full", unit="dB")
-SSIM = Metric("ssim", "SSIM")
-LATENT_ERROR = Metric("latent_error", "latent error", higher_is_better=False)
-CLIP_SCORE = Metric("clip_score", "CLIP score")
-FD_SCENE = Metric("fd_scene", "FD-scene", higher_is_better=False)
-FIDELITY = tuple(
-    Metric(f"prompt_fidelity.{attribute}", f"{attribute} fidelity")
-    for attribute in ("object", "background", "style", "size", "place")
-)
-OBJECT_FIDELITY = FIDELITY[0]
-DIVERSITY = Metric("diversity", "diversity")
-CONTENT = Metric("content_score", "content score")
-STYLE = Metric("style_score", "style score")
-LPIPS = Metric("lpips", "LPIPS to full", higher_is_better=False)
-OPENAI_CLIP = Metric("openai_clip_score", "CLIP score (OpenAI)")
-FID = Metric("fid", "FID", higher_is_better=False)
-KID = Metric("kid", "KID", higher_is_better=False)
-CMMD = Metric("cmmd", "CMMD", higher_is_better=False)
-CONVERGED = Metric("latent_error_converged", "latent error to converged", higher_is_better=False)
-#: Shown where a point has them.
-EXTRA = (CONVERGED, DIVERSITY, CONTENT, STYLE, LPIPS, OPENAI_CLIP, FID, KID, CMMD)
-#: One metric for each question: like the full run, as its prompt asks, like real pictures.
-HEADLINE = (PSNR, CLIP_SCORE, FD_SCENE, OBJECT_FIDELITY)
+def rank(method: str) -> tuple[int, str]:
+    """Where a method stands in tables and keys."""
+    known = list(METHODS)
+    return (known.index(method) if method in known else len(known), method)
+
+
+def is_rival(method: str) -> bool:
+    """Whether a method is a way of its own to spend calls: neither plain nor a control."""
+    return method not in ("full", "plain", *CONTROLS, *REFERENCES)
 
 
 def significant(value: float) -> str:
@@ -97,9 +78,9 @@ def with_margin(mean: float, margin: float) -> str:
     return f"{mean:.{decimals}f} ± {margin:.{decimals}f}"
 
 
-def calls(nfe: float) -> str:
+def calls(number: float) -> str:
     """Network calls per image: whole where they are, else to one decimal."""
-    return f"{round(nfe, 1):g}"
+    return f"{round(number, 1):g}"
 
 
 def _decimals(value: float) -> int:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from redi.config import LoggerConfig
 from redi.errors import UsageError
-from redi.report.labels import METHODS
-from redi.report.results import Results
+from redi.report.examples import Example
+from redi.report.runs import Run
 
 LOGGERS = ("csv", "wandb", "tensorboard", "none")
 JOB_TYPE = "evaluate"
 COLUMNS = ("prompt", "full", "redi", "neighbour", "distance")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One prompt for the image table: pictures uint8 (H, W, 3) by method, key distance of ReDi."""
-
-    prompt: str
-    pictures: Mapping[str, np.ndarray]
-    distance: float | None
 
 
 def check_logger(config: LoggerConfig) -> None:
@@ -48,103 +35,98 @@ def check_logger(config: LoggerConfig) -> None:
         raise UsageError(f"logger.mode={config.mode!r} is unknown; use one of offline, online")
 
 
-def flat_metrics(results: Results) -> dict[str, float]:
-    """`method/metric` to value, interval bounds as `metric_low` and `metric_high`."""
+def flat_metrics(run: Run) -> dict[str, float]:
+    """`entry/metric` to value, interval bounds as `metric_low` and `metric_high`."""
     flat = {}
-    for point in results.points:
-        flat[f"{point.method}/nfe"] = point.nfe
+    for point in run.points:
+        flat[f"{point.entry}/calls"] = point.calls
         for name, value in point.values.items():
-            flat[f"{point.method}/{name}"] = value.mean
+            flat[f"{point.entry}/{name}"] = value.mean
             if value.low is not None and value.high is not None:
-                flat[f"{point.method}/{name}_low"] = value.low
-                flat[f"{point.method}/{name}_high"] = value.high
+                flat[f"{point.entry}/{name}_low"] = value.low
+                flat[f"{point.entry}/{name}_high"] = value.high
     return flat
 
 
-def log_point(
-    config: LoggerConfig, folder: Path, results: Results, examples: Sequence[Example], table: str
-) -> None:
+def log_point(config: LoggerConfig, run: Run, examples: Sequence[Example], table: str) -> None:
     """Hand a finished point to the configured loggers; what was opened is closed in any case.
 
     `table` is its Markdown table. Files go below `folder`: `logs/` (CSV), `tensorboard/`, `wandb/`.
     """
     if config.name == "none":
         return
-    metrics = flat_metrics(results)
-    _csv(folder, results, metrics)
+    metrics = flat_metrics(run)
+    _csv(run, metrics)
     if config.name == "tensorboard":
-        _tensorboard(folder, results, metrics, examples, table)
+        _tensorboard(run, metrics, examples, table)
     if config.name == "wandb":
-        _wandb(config, folder, results, metrics, examples)
+        _wandb(config, run, metrics, examples)
 
 
-def _csv(folder: Path, results: Results, metrics: dict[str, float]) -> None:
+def _csv(run: Run, metrics: dict[str, float]) -> None:
     from lightning.pytorch.loggers import CSVLogger
 
-    (folder / "logs" / "metrics.csv").unlink(missing_ok=True)
-    logger = CSVLogger(folder, name="logs", version="")
-    logger.log_hyperparams(results.config)
+    (run.folder / "logs" / "metrics.csv").unlink(missing_ok=True)
+    logger = CSVLogger(run.folder, name="logs", version="")
+    logger.log_hyperparams(run.config)
     logger.log_metrics({**metrics}, step=0)
     logger.finalize("success")
 
 
 def _tensorboard(
-    folder: Path,
-    results: Results,
-    metrics: dict[str, float],
-    examples: Sequence[Example],
-    table: str,
+    run: Run, metrics: dict[str, float], examples: Sequence[Example], table: str
 ) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    logger = TensorBoardLogger(run.folder, name="tensorboard", version="")
     try:
-        logger.log_hyperparams(results.config)
+        logger.log_hyperparams(run.config)
         logger.log_metrics(metrics, step=0)
         writer = logger.experiment
         writer.add_text("table", table, 0)
+        titles = {p.entry: p.label or p.title for p in run.points}
         for i, example in enumerate(examples):
-            for method, picture in example.pictures.items():
-                writer.add_image(f"{METHODS[method]}/{i}", picture, 0, dataformats="HWC")
+            for entry, picture in example.pictures.items():
+                title = titles.get(entry, entry)
+                writer.add_image(f"{title}/{i}", picture, 0, dataformats="HWC")
     finally:
         logger.finalize("success")
         logger.experiment.close()
 
 
 def _wandb(
-    config: LoggerConfig,
-    folder: Path,
-    results: Results,
-    metrics: dict[str, float],
-    examples: Sequence[Example],
+    config: LoggerConfig, run: Run, metrics: dict[str, float], examples: Sequence[Example]
 ) -> None:
     """A run of its own for every point, even where another one is open in this process."""
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    run = wandb.init(
-        dir=folder,
+    opened = wandb.init(
+        dir=run.folder,
         project=config.project,
-        group=config.group or folder.resolve().parent.name,
+        group=config.group or run.folder.resolve().parent.name,
         job_type=JOB_TYPE,
-        name=folder.name,
-        config={**results.config, "provenance": results.provenance},
+        name=run.folder.name,
+        config={**run.config, "provenance": run.provenance},
         mode="online" if config.mode == "online" else "offline",
         reinit="create_new",
     )
     try:
-        logger = WandbLogger(experiment=run)
+        logger = WandbLogger(experiment=opened)
         logger.log_metrics(metrics)
-        run.summary.update(metrics)
-        rows = [_row(wandb, example) for example in examples]
+        opened.summary.update(metrics)
+        rows = [_row(wandb, run, example) for example in examples]
         logger.log_table("examples", columns=list(COLUMNS), data=rows)
     finally:
-        run.finish()
+        opened.finish()
 
 
-def _row(wandb: Any, example: Example) -> list[Any]:
-    pictures = [
-        wandb.Image(example.pictures[name]) if name in example.pictures else None
-        for name in COLUMNS[1:-1]
-    ]
-    return [example.prompt, *pictures, example.distance]
+def _row(wandb: Any, run: Run, example: Example) -> list[Any]:
+    """Prompt, one picture for each of the methods that COLUMNS names, key distance of ReDi."""
+    entries = {p.method: p.entry for p in reversed(run.points)}
+    pictures = [example.pictures.get(entries.get(name, "")) for name in COLUMNS[1:-1]]
+    distance = None
+    if run.pictures and "redi" in entries:
+        place = entries["redi"], example.query, example.noise
+        distance = run.pictures.value(*place, "key_distance")
+    return [example.prompt, *(None if p is None else wandb.Image(p) for p in pictures), distance]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from redi.errors import UsageError
-from redi.report.figures import COLOURS, FRONT, REAL, interval_bars, method_keys, save_png, tidy
-from redi.report.labels import HEADLINE, REFERENCES, Metric
-from redi.report.results import Point, Results
+from redi.metrics.base import Quality
+from redi.metrics.catalogue import qualities
+from redi.report.figures import FRONT, REAL, colour, interval_bars, method_keys, tidy
+from redi.report.labels import REFERENCES, is_rival, rank
+from redi.report.points import Point
+from redi.report.runs import Run
 
 T = TypeVar("T")
 
@@ -41,57 +42,49 @@ def pareto_front(
     return front
 
 
-def front_of(points: Sequence[Point], metric: Metric) -> list[Point]:
+def front_of(points: Sequence[Point], metric: Quality) -> list[Point]:
     """The front in calls and one metric, of the points that have it."""
-    measured = [p for p in points if metric.key in p.values and p.method not in REFERENCES]
+    measured = [p for p in points if metric.name in p.values and p.method not in REFERENCES]
     return pareto_front(
-        measured, lambda p: p.nfe, lambda p: p.values[metric.key].mean, metric.higher_is_better
+        measured, lambda p: p.calls, lambda p: p.values[metric.name].mean, metric.higher_is_better
     )
 
 
-def best_plain(points: Sequence[Point], metric: Metric) -> list[Point]:
+def best_plain(points: Sequence[Point], metric: Quality) -> list[Point]:
     """At each number of calls the best of all plain samplers' points, as method `best_plain`."""
-    measured = [p for p in points if p.method == "plain" and metric.key in p.values]
+    measured = [p for p in points if p.method == "plain" and metric.name in p.values]
     sign = 1 if metric.higher_is_better else -1
     return [
         replace(
             max(
-                (p for p in measured if p.nfe == nfe),
-                key=lambda p: sign * p.values[metric.key].mean,
+                (p for p in measured if p.calls == number),
+                key=lambda p: sign * p.values[metric.name].mean,
             ),
             method="best_plain",
         )
-        for nfe in sorted({p.nfe for p in measured})
+        for number in sorted({p.calls for p in measured})
     ]
 
 
-def shown_samplers(results: Sequence[Results]) -> list[str]:
+def shown_samplers(runs: Sequence[Run]) -> list[str]:
     """Samplers with a front of their own: all, or those that more than plain runs were made of."""
-    points = [point for run in results for point in run.points]
+    points = [point for run in runs for point in run.points]
     tried = {p.sampler for p in points if p.method not in ("full", "plain", *REFERENCES)}
     return sorted(tried or {p.sampler for p in points})
 
 
-def headline(results: Sequence[Results]) -> list[Metric]:
+def headline(runs: Sequence[Run]) -> list[Quality]:
     """The headline metrics that some point has."""
-    points = [point for run in results for point in run.points]
-    return [metric for metric in HEADLINE if any(metric.key in p.values for p in points)]
-
-
-def pareto_plot(results: Sequence[Results], path: Path) -> None:
-    """Write a PNG with a row per sampler and a panel per headline metric that any point has.
-
-    Raises UsageError where no point has any of the metrics.
-    """
-    metrics = headline(results)
-    if not metrics:
-        wanted = ", ".join(m.key for m in HEADLINE)
-        raise UsageError(f"points have none of {wanted}: evaluate with at least one of them")
-    save_png(pareto_figure(results, metrics, shown_samplers(results)), path)
+    points = [point for run in runs for point in run.points]
+    return [
+        metric
+        for metric in qualities().values()
+        if metric.headline and any(metric.name in p.values for p in points)
+    ]
 
 
 def pareto_figure(
-    results: Sequence[Results], metrics: Sequence[Metric], samplers: Sequence[str], key: bool = True
+    runs: Sequence[Run], metrics: Sequence[Quality], samplers: Sequence[str], key: bool = True
 ) -> Figure:
     """Quality over the calls per image: a row per sampler, a column per metric.
 
@@ -103,11 +96,11 @@ def pareto_figure(
     width = _PANEL[0] * len(metrics) + _KEY * key
     figure = Figure(figsize=(width, _PANEL[1] * len(samplers) + 0.3), layout="constrained")
     axes = figure.subplots(len(samplers), len(metrics), sharex="row", squeeze=False)
-    points = [point for run in results for point in run.points]
+    points = [point for run in runs for point in run.points]
     for row, sampler in zip(axes, samplers, strict=True):
         own = [p for p in points if p.sampler == sampler]
         for axis, metric in zip(row, metrics, strict=True):
-            levels = {run.ceiling(metric.key) for run in results}
+            levels = {run.ceiling(metric.name) for run in runs}
             shown = [*own, *(best_plain(points, metric) if _corrected(own) else [])]
             _panel(axis, metric, shown, levels.pop() if len(levels) == 1 else None)
         if len(samplers) > 1:
@@ -115,36 +108,34 @@ def pareto_figure(
     for axis in axes[-1]:
         axis.set_xlabel("network calls per image")
     if key:
-        figure.legend(
-            handles=pareto_keys(results, samplers), loc="outside right upper", frameon=False
-        )
+        figure.legend(handles=pareto_keys(runs, samplers), loc="outside right upper", frameon=False)
     return figure
 
 
-def pareto_keys(results: Sequence[Results], samplers: Sequence[str]) -> list[Line2D]:
+def pareto_keys(runs: Sequence[Run], samplers: Sequence[str]) -> list[Line2D]:
     """Legend entries of `pareto_figure`."""
-    points = [p for run in results for p in run.points if p.sampler in samplers]
+    points = [p for run in runs for p in run.points if p.sampler in samplers]
     keys = method_keys(point.method for point in points)
     if _corrected(points):
         label = "best plain sampler, same calls"
-        keys.insert(2, Line2D([], [], color=COLOURS["best_plain"], marker="o", label=label))
+        keys.insert(2, Line2D([], [], color=colour("best_plain"), marker="o", label=label))
     keys.append(Line2D([], [], color=FRONT, linewidth=5, label="Pareto front"))
-    if any(run.ceiling(metric.key) is not None for run in results for metric in HEADLINE):
+    if any(run.ceiling(metric.name) is not None for run in runs for metric in headline(runs)):
         keys.append(Line2D([], [], color=REAL, linestyle=":", label="real pictures"))
     return keys
 
 
 def _corrected(points: Sequence[Point]) -> bool:
-    return any(point.method == "corrected" for point in points)
+    return any(is_rival(point.method) and point.method != "redi" for point in points)
 
 
-def _panel(axis: Axes, metric: Metric, points: Sequence[Point], real: float | None) -> None:
+def _panel(axis: Axes, metric: Quality, points: Sequence[Point], real: float | None) -> None:
     tidy(axis, metric)
     axis.margins(0.07, 0.09)
     front = front_of(points, metric)
     axis.plot(
-        [p.nfe for p in front],
-        [p.values[metric.key].mean for p in front],
+        [p.calls for p in front],
+        [p.values[metric.name].mean for p in front],
         color=FRONT,
         linewidth=5,
         solid_capstyle="round",
@@ -152,28 +143,28 @@ def _panel(axis: Axes, metric: Metric, points: Sequence[Point], real: float | No
     )
     if real is not None:
         axis.axhline(real, color=REAL, linestyle=":", linewidth=1)
-    for method in sorted({p.method for p in points}, key=list(COLOURS).index):
-        found = [p for p in points if p.method == method and metric.key in p.values]
+    for method in sorted({p.method for p in points}, key=rank):
+        found = [p for p in points if p.method == method and metric.name in p.values]
         if method in REFERENCES:
-            for level in {p.values[metric.key].mean for p in found}:
-                axis.axhline(level, color=COLOURS[method], linestyle="--", linewidth=1)
+            for level in {p.values[metric.name].mean for p in found}:
+                axis.axhline(level, color=colour(method), linestyle="--", linewidth=1)
         else:
-            _points(axis, metric, found, COLOURS[method], 3 + (method == "redi"))
-    axis.set_xlim(0, 1.06 * max((p.nfe for p in points), default=1))
+            _points(axis, metric, found, colour(method), 3 + (method == "redi"))
+    axis.set_xlim(0, 1.06 * max((p.calls for p in points), default=1))
 
 
-def _points(axis: Axes, metric: Metric, found: Sequence[Point], colour: str, layer: float) -> None:
-    found = sorted(found, key=lambda p: p.nfe)
-    values = {(p.nfe, p.values[metric.key].mean) for p in found}
-    if len({nfe for nfe, _ in values}) == len(values):  # a curve, not several settings at a cost
-        axis.plot(*zip(*sorted(values), strict=True), color=colour, linewidth=1, zorder=2)
+def _points(axis: Axes, metric: Quality, found: Sequence[Point], shade: str, layer: float) -> None:
+    found = sorted(found, key=lambda p: p.calls)
+    values = {(p.calls, p.values[metric.name].mean) for p in found}
+    if len({number for number, _ in values}) == len(values):  # one setting at each cost
+        axis.plot(*zip(*sorted(values), strict=True), color=shade, linewidth=1, zorder=2)
     for point in found:
-        value = point.values[metric.key]
+        value = point.values[metric.name]
         axis.errorbar(
-            point.nfe,
+            point.calls,
             value.mean,
             yerr=interval_bars(value),
-            color=colour,
+            color=shade,
             marker="o",
             markersize=5.5,
             markeredgecolor="white",

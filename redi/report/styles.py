@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from redi.report.figures import COLOURS, interval_bars, method_keys, save_png, tidy
-from redi.report.labels import CONTENT, FLOORS, STYLE
-from redi.report.results import Point, Results
-from redi.report.table import distinct
+from redi.report.figures import colour, interval_bars, method_keys, tidy
+from redi.report.labels import FLOORS, rank
+from redi.report.points import Point, distinct
+from redi.report.runs import Run
+
+_CONTENT, _STYLE = "content_score", "style_score"
 
 
-def has_styles(runs: Sequence[Results]) -> bool:
+def has_styles(runs: Sequence[Run]) -> bool:
     """Whether ReDi was scored on content and style."""
     return any(_scored(p) for run in runs for p in run.points if p.method == "redi")
 
 
-def styles_figure(runs: Sequence[Results], key: bool = True) -> Figure:
+def styles_figure(runs: Sequence[Run], key: bool = True) -> Figure:
     """Style score over content score; the numbers beside the points are their value steps."""
     points = distinct([p for run in runs for p in run.points if _scored(p)])
     figure = Figure(figsize=(5.2, 4.4 + 0.9 * key), layout="constrained")
     axis = figure.subplots()
-    for method in sorted({p.method for p in points}, key=list(COLOURS).index):
+    for method in sorted({p.method for p in points}, key=rank):
         found = sorted((p for p in points if p.method == method), key=lambda p: p.value_step or 0)
-        places = dict.fromkeys(
-            (p.values[CONTENT.key].mean, p.values[STYLE.key].mean) for p in found
-        )
+        places = dict.fromkeys((p.values[_CONTENT].mean, p.values[_STYLE].mean) for p in found)
         if found[0].value_step is not None:
-            axis.plot(*zip(*places, strict=True), color=COLOURS[method], linewidth=0.8)
+            axis.plot(*zip(*places, strict=True), color=colour(method), linewidth=0.8)
         for point in found:
-            across, up = point.values[CONTENT.key], point.values[STYLE.key]
+            across, up = point.values[_CONTENT], point.values[_STYLE]
             axis.errorbar(
                 across.mean,
                 up.mean,
                 xerr=interval_bars(across),
                 yerr=interval_bars(up),
-                color=COLOURS[method],
+                color=colour(method),
                 marker="o",
                 markersize=5,
                 elinewidth=0.6,
@@ -49,7 +48,7 @@ def styles_figure(runs: Sequence[Results], key: bool = True) -> Figure:
                     xytext=(5, 4),
                     textcoords="offset points",
                     fontsize=8,
-                    color=COLOURS[method],
+                    color=colour(method),
                 )
     tidy(axis)
     axis.set_xlabel("content score: share of object, background, size and place")
@@ -65,13 +64,5 @@ def styles_figure(runs: Sequence[Results], key: bool = True) -> Figure:
     return figure
 
 
-def styles_plot(runs: Sequence[Results], path: Path) -> bool:
-    """Write the plot as a PNG; false where nothing was scored on content and style."""
-    if not has_styles(runs):
-        return False
-    save_png(styles_figure(runs), path)
-    return True
-
-
 def _scored(point: Point) -> bool:
-    return point.method not in FLOORS and CONTENT.key in point.values and STYLE.key in point.values
+    return point.method not in FLOORS and _CONTENT in point.values and _STYLE in point.values

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redi.files import write_durably
-from redi.report.results import find_runs, load_results
+from redi.report.runs import load_runs
 
 
 def write_times(root: Path, names: Sequence[str]) -> str:
@@ -16,7 +16,7 @@ def write_times(root: Path, names: Sequence[str]) -> str:
     """
     rows, total = [], 0.0
     for name in names:
-        runs = [load_results(path) for path in find_runs(root / name)]
+        runs = load_runs(root / name)
         seconds = sum(float(run.provenance.get("seconds", 0)) for run in runs)
         threads = {run.provenance.get("machine", {}).get("threads") for run in runs}
         total += seconds

@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from rich.console import Console
 
 from redi.errors import UsageError
-from redi.report.results import find_runs
+from redi.report.runs import find_runs
 from redi.report.summary import summarise
 
 

@@ -1,0 +1,86 @@
+"""What was measured on every picture of a run, and the resampled scores of whole sets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from redi.errors import UsageError
+
+PER_IMAGE, DRAWS = "per_image.parquet", "draws.parquet"
+
+
+class Pictures:
+    """`per_image.parquet` and `draws.parquet` of a run directory, read when first asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __bool__(self) -> bool:
+        return (self.folder / PER_IMAGE).is_file()
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Every column, rows in the order of the file."""
+        return _read(self.folder / PER_IMAGE)
+
+    @cached_property
+    def rows(self) -> dict[str, dict[tuple[int, int], int]]:
+        """Row numbers by entry, then by query and noise."""
+        found: dict[str, dict[tuple[int, int], int]] = defaultdict(dict)
+        keys = zip(*(self.columns[name] for name in ("entry", "query", "noise")), strict=True)
+        for row, (entry, query, noise) in enumerate(keys):
+            found[entry][query, noise] = row
+        return found
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[int, str], ...]:
+        """Number and text of each query prompt."""
+        pairs = zip(self.columns["query"], self.columns["prompt"], strict=True)
+        return tuple(sorted(set(pairs)))
+
+    def value(self, entry: str, query: int, noise: int, column: str) -> Any:
+        """One cell, None where there is none."""
+        row = self.rows.get(entry, {}).get((query, noise))
+        return None if row is None or column not in self.columns else self.columns[column][row]
+
+    def by_prompt(self, entry: str, column: str) -> np.ndarray | None:
+        """Means over each prompt's noises (P,), prompts in order; None without such values."""
+        values: dict[int, list[float]] = defaultdict(list)
+        if column not in self.columns:
+            return None
+        for (query, _), row in self.rows.get(entry, {}).items():
+            if self.columns[column][row] is not None:
+                values[query].append(self.columns[column][row])
+        return np.array([np.mean(values[query]) for query in sorted(values)]) if values else None
+
+    @cached_property
+    def _draws(self) -> dict[tuple[str, str], np.ndarray]:
+        path = self.folder / DRAWS
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        if path.is_file():
+            columns = _read(path)
+            names = ("entry", "quality", "value")
+            for entry, quality, value in zip(*(columns[name] for name in names), strict=True):
+                found[entry, quality].append(value)
+        return {key: np.array(values) for key, values in found.items()}
+
+    def draws(self, entry: str, quality: str) -> np.ndarray | None:
+        """Resampled scores (B,) of an entry's whole set; those of two entries are paired."""
+        return self._draws.get((entry, quality))
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    try:
+        return pq.read_table(path).to_pydict()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"{str(path)!r} is damaged ({reason}): run the evaluation again"
+        ) from error

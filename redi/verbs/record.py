@@ -1,0 +1,186 @@
+"""The files of a run: what was measured and made, and last its results, which finish it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from redi.config import Config
+from redi.data.pixels import to_pixels
+from redi.files import write_durably, write_json
+from redi.inference import JUMPS
+from redi.metrics.base import Fields
+from redi.metrics.intervals import Estimate
+from redi.report.examples import EXAMPLES, Example, write_examples
+from redi.report.labels import method_label
+from redi.report.outputs import CONFIG
+from redi.report.pictures import DRAWS, PER_IMAGE
+from redi.report.points import COLUMNS, write_rows
+from redi.report.runs import RESULTS, SCHEMA
+from redi.verbs.evaluate import METHODS, Evaluate
+from redi.verbs.hooks import Measure
+from redi.verbs.provenance import config_hash, git_revision, machine, versions
+
+#: what a query's noise is to the KB, by policy
+NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
+
+
+class Recorder:
+    """Writes a run once all batches are evaluated; called on the first process."""
+
+    def __init__(self, config: Config, folder: Path, started: float, measure: Measure) -> None:
+        self.config, self.folder = config, folder
+        self.started, self.measure = started, measure
+
+    def __call__(self, module: Evaluate) -> None:
+        entries, folder = entries_of(module), self.folder
+        fields = {entry: self.measure.summarise(module.table, entry) for entry in entries}
+        rows = _picture_rows(module, entries)
+        write_durably(folder / PER_IMAGE, lambda p: write_rows(rows, p))
+        draws = _draw_rows(fields)
+        if draws:
+            write_durably(folder / DRAWS, lambda p: write_rows(draws, p))
+        examples = _examples(module)
+        if examples:
+            write_durably(folder / EXAMPLES, lambda p: write_examples(examples, p))
+        text = OmegaConf.to_yaml(self.config)
+        write_durably(folder / CONFIG, lambda p: p.write_text(text))
+        write_json(folder / RESULTS, self._results(module, entries, fields))
+
+    def _results(
+        self, module: Evaluate, entries: Mapping[str, dict[str, Any]], fields: Mapping[str, Fields]
+    ) -> dict[str, Any]:
+        config, kb = self.config, module.redi.kb
+        common = {
+            "noise": NOISES[config.noise.policy],
+            "guidance_scale": config.sampling.guidance_scale,
+            "seed": config.seed,
+        }
+        points, settings = [], dict.fromkeys(n for n in COLUMNS if n not in ("experiment", "run"))
+        for entry, told in entries.items():
+            settings |= dict.fromkeys(name for name in told if name != "calls")
+            promised = verdict_of(module, entry)
+            measured = flat(fields[entry])
+            point = {"entry": entry, **told, **common, "count": len(module.table.rows[entry])}
+            points.append(point | measured | promised)
+        return {
+            "schema": SCHEMA,
+            "provenance": {
+                "config_hash": config_hash(asdict(config)),
+                "git": git_revision(),
+                "versions": versions(),
+                "machine": machine(),
+                "model_hash": kb.manifest.identity["model_hash"],
+                "kb_hash": kb.content_hash,
+                "kb_entries": len(kb),
+                "kb_bytes_per_entry": kb.disk_bytes / (len(kb.shards) * kb.manifest.shard_size),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "seconds": round(time.time() - self.started, 1),
+                "reference_batches": {
+                    "computed": module.reference.computed,
+                    "read": module.reference.read,
+                },
+            },
+            "config": asdict(config),
+            "reference": {"evaluator_accuracy": self.measure.accuracies},
+            #: columns of a point that describe it; all others were measured
+            "settings": list(settings),
+            "points": points,
+        }
+
+
+def flat(fields: Fields) -> dict[str, float]:
+    """Numbers by name, intervals as `<name>_low` and `<name>_high`."""
+    found: dict[str, float] = {}
+    for name, value in fields.items():
+        if isinstance(value, Estimate):
+            found |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        else:
+            found[name] = value
+    return found
+
+
+def _picture_rows(module: Evaluate, entries: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per picture: the entry's own columns, the query, and what was measured."""
+    rows, repeats = [], module.table.repeats
+    for entry, told in entries.items():
+        for index, cells in sorted(module.table.rows[entry].items()):
+            scalars = {name: value for name, value in cells.items() if np.ndim(value) == 0}
+            row = {
+                "entry": entry,
+                **told,
+                "query": index // repeats,
+                "noise": index % repeats,
+                "prompt": module.queries.texts[index],
+            }
+            neighbour = scalars.pop("neighbour_row", None)
+            if neighbour is not None:
+                row["neighbour"] = int(neighbour)
+                row["neighbour_prompt"] = module.redi.kb.prompts[int(neighbour)]
+            rows.append(row | {name: float(value) for name, value in scalars.items()})
+    return rows
+
+
+def _draw_rows(fields: Mapping[str, Fields]) -> list[dict[str, Any]]:
+    """Resampled scores of whole sets, by which two entries are compared."""
+    return [
+        {"entry": entry, "quality": name, "draw": number, "value": drawn}
+        for entry, found in fields.items()
+        for name, value in found.items()
+        if isinstance(value, Estimate)
+        for number, drawn in enumerate(value.draws)
+    ]
+
+
+def _examples(module: Evaluate) -> list[Example]:
+    repeats, found = module.table.repeats, []
+    for index in sorted(set().union(*module.pictures.values())):
+        pictures = {e: to_pixels(its[index]) for e, its in module.pictures.items() if index in its}
+        prompt = module.queries.texts[index]
+        found.append(Example(index // repeats, index % repeats, prompt, pictures))
+    return found
+
+
+def entries_of(module: Evaluate) -> dict[str, dict[str, Any]]:
+    """Describing columns of each evaluated entry, in the order of the table."""
+    names = [name for name in METHODS if name in module.table.rows]
+    names += [name for name in module.table.rows if name not in names]
+    return {name: _described(module, name) for name in names}
+
+
+def _described(module: Evaluate, name: str) -> dict[str, Any]:
+    config, setting = module.config, module.setting
+    nothing = ("key_step", "value_step", "kb_size", "neighbours", "estimator", "resume")
+    if name not in METHODS:
+        told = module.corrected.fields(name)
+        title = told["sampler"] if told["method"] == "plain" else method_label("corrected")
+        return dict.fromkeys(nothing) | told | {"label": f"{title}, {told['steps']} calls"}
+    jumps, steps = name in JUMPS, config.sampling.steps
+    retrieves, lands = jumps and name != "jump", jumps and name != "neighbour"
+    if name == "plain" and module.plain is not None:
+        steps = module.plain.num_steps
+    return {
+        "method": name,
+        "label": method_label(name),
+        "sampler": config.sampler.name,
+        "steps": steps,
+        "key_step": setting.key_step if jumps else None,
+        "value_step": setting.value_step if lands else None,
+        "kb_size": config.kb.size if retrieves else None,
+        "neighbours": setting.neighbours if retrieves else None,
+        "estimator": setting.estimator if retrieves and lands else None,
+        "resume": setting.resume if lands else None,
+    }
+
+
+def verdict_of(module: Evaluate, entry: str) -> dict[str, Any]:
+    """What an entry promised beforehand, and what became of it."""
+    if entry in METHODS:
+        return {}
+    return module.corrected.verdict(entry, module.table.column(entry, "latent_error"))
