@@ -92,8 +92,13 @@ def _console() -> Any:
     return console if console.is_terminal else Terminal(width=150)  # logs keep whole tables
 
 
-def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -> None:
-    """Check every point of the command line, then hand over to Hydra."""
+def _hydra(
+    config_name: str, arguments: list[str], job: Callable[[Any], None], queries: bool = True
+) -> None:
+    """Check every point of the command line, then hand over to Hydra.
+
+    A job without `queries` needs no prompts of theirs.
+    """
     import hydra
     from diffusers.utils import logging as diffusers_logging
     from omegaconf import OmegaConf
@@ -107,7 +112,7 @@ def _hydra(config_name: str, arguments: list[str], job: Callable[[Any], None]) -
     register()
     for overrides in points(arguments):
         config = _compose(config_name, overrides)
-        _check(config)
+        _check(config, queries)
     listing = {"-c", "--cfg"} & set(arguments)
     experiment = chosen_experiment(arguments)
     if experiment is not None and not listing:
@@ -132,13 +137,13 @@ def _compose(config_name: str, overrides: list[str]) -> Any:
     return compose_config(config_name, overrides)
 
 
-def _check(config: Any) -> None:
+def _check(config: Any, queries: bool) -> None:
     """Refuse a bad point before the first one is computed."""
     from redi.config import Config
     from redi.verbs.assemble import check
 
     if isinstance(config, Config):
-        check(config)
+        check(config, queries)
 
 
 def _sweep_folder(arguments: list[str], experiment: str | None) -> list[str]:
@@ -193,7 +198,7 @@ def _kb(arguments: list[str]) -> None:
 
         kb_action(action, config, _console(), prompt)
 
-    _hydra("run", rest, job)
+    _hydra("run", rest, job, queries=False)
 
 
 def _experiments(arguments: list[str]) -> None:

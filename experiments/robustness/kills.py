@@ -33,9 +33,9 @@ from redi.errors import UsageError
 from redi.files import write_durably
 
 OPTIONS = {"kills": "200", "seed": "0", "only": "build,merge,run,sweep,fit,train"}
-_SMALL = ["sampling.steps=6", "kb.key_step=2", "kb.value_steps=[3,4]", "kb.size=4",
-          "kb.shard_size=2", "model.batch_size=2", "trainer.threads=1"]  # fmt: skip
-_POINT = [*_SMALL, "kb.dir=kb", "retrieval.value_step=4", "data.num_queries=4",
+_SMALL = ["sampling.steps=6", "kb.key_step=2", "kb.value_steps=[3,4]", "retrieval.value_step=4",
+          "kb.size=4", "kb.shard_size=2", "model.batch_size=2", "trainer.threads=1"]  # fmt: skip
+_POINT = [*_SMALL, "kb.dir=kb", "data.num_queries=4",
           "metrics.hooks=[cost,fidelity]", "metrics.resamples=50", "baselines=[plain,jump]",
           "report.sheet_rows=2", "logger=none", "reference_root=reference"]  # fmt: skip
 _TRAIN = ["stage=autoencoder", "run_dir=train", "autoencoder.steps=6", "autoencoder.batch_size=2",

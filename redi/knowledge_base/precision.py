@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -98,6 +99,10 @@ def within(values: Tensor, limit: float = LARGEST) -> bool:
     """Whether all values are finite and at most `limit` in size; one pass over memory."""
     if values.numel() == 0:
         return True
+    if limit == LARGEST and values.dtype == torch.float32:
+        flat = values.reshape(-1)
+        if math.isfinite(float(flat.dot(flat))):  # thrice as quick as looking for the largest
+            return True
     low, high = torch.aminmax(values)
     return max(-float(low), float(high)) <= limit and bool(low <= high)  # NaN: no order
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from redi.errors import UsageError
+
 INDEXES: dict[str, str] = {
     "auto": "picked by the number of trajectories to search and the size of their keys",
     "flat": "exact: every key is compared",
@@ -17,6 +19,22 @@ INDEXES: dict[str, str] = {
 # them are searched, without loading FAISS. Cells of 8-bit components are as exact as a graph, a
 # seventh of its size, and quicker to build.
 _EXACT_NUMBERS, _PCA_KEYS = 2_048_000, 10_000
+
+
+#: trajectories with each noise that a kind needs: the codes of `pq` are fitted to so many
+_LEAST = {"pq": 16}
+
+
+def check_index(kind: str, smallest: int) -> None:
+    """Refuse an unknown kind, and one that so few trajectories with one noise cannot carry."""
+    if kind not in INDEXES:
+        raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
+    least = _LEAST.get(kind, 1)
+    if smallest < least:
+        raise UsageError(
+            f"retrieval.index={kind} needs {least} trajectories with each noise, the KB has "
+            f"{smallest}: use retrieval.index=auto or a larger kb.size"
+        )
 
 
 def resolve(kind: str, largest: int, width: int) -> str:

@@ -28,28 +28,12 @@ from redi.retrieval.finders import (
 from redi.retrieval.indexed import IndexedSearch
 from redi.retrieval.kept import load_index, save_index
 from redi.retrieval.keys import Keys, StoredKeys
-from redi.retrieval.kinds import INDEXES, resolve
+from redi.retrieval.kinds import check_index, resolve
 from redi.retrieval.projection import Projection
 from redi.retrieval.search import ExactSearch
 
 FORMAT = 2
 _IN_MEMORY = 256 << 20  # bytes of keys that exact search copies into memory
-
-
-#: trajectories with each noise that a kind needs: the codes of `pq` are fitted to so many
-_LEAST = {"pq": 16}
-
-
-def check_index(kind: str, smallest: int) -> None:
-    """Refuse an unknown kind, and one that so few trajectories with one noise cannot carry."""
-    if kind not in INDEXES:
-        raise UsageError(f"retrieval.index={kind!r} is unknown; use one of {', '.join(INDEXES)}")
-    least = _LEAST.get(kind, 1)
-    if smallest < least:
-        raise UsageError(
-            f"retrieval.index={kind} needs {least} trajectories with each noise, the KB has "
-            f"{smallest}: use retrieval.index=auto or a larger kb.size"
-        )
 
 
 def open_search(

@@ -24,7 +24,7 @@ from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.loggers import check_logger
-from redi.retrieval.kinds import INDEXES
+from redi.retrieval.kinds import INDEXES, check_index
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.verbs.engine import check_trainer
 
@@ -77,8 +77,11 @@ def setting_from(config: Config) -> Setting:
     return setting
 
 
-def check(config: Config) -> Setting:
-    """Everything about a configuration that can be refused before any work."""
+def check(config: Config, queries: bool = True) -> Setting:
+    """Everything about a configuration that can be refused before any work.
+
+    A command that has no `queries` needs no prompts of theirs.
+    """
     setting = setting_from(config)
     sampler = config.sampler
     check_options(
@@ -113,8 +116,10 @@ def check(config: Config) -> Setting:
             f"retrieval.index={config.retrieval.index!r} is unknown; use one of "
             f"{', '.join(INDEXES)}"
         )
+    check_index(config.retrieval.index, config.kb.size // max(1, config.noise.bank_size))
     size = config.kb.shard_size
-    queries_from(config.data)
+    if queries:
+        queries_from(config.data)
     prompts_from(
         config.data, "kb", -(-(config.kb.first + config.kb.size) // size) * size
     )  # whole shards

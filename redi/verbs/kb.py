@@ -47,7 +47,7 @@ def _root(action: str, config: Config, console: Console) -> Path:
     """The KB's folder, after building it where that is asked for."""
     if config.kb.dir is not None and action != "build":
         return Path(config.kb.dir)
-    setting, sampling = check(config), config.sampling
+    setting, sampling = check(config, queries=False), config.sampling
     model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
     manifest = manifest_from(config, setting, model, sampler_from(config, model))
     root = kb_root(config, manifest)
