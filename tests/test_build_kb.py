@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from redi.config import Config
+from redi.files import LOCK
 from redi.knowledge_base import verify
 from redi.models.text_to_image import TextToImageModel
 from redi.verbs.assemble import check, model_from
@@ -20,7 +21,9 @@ from redi.verbs.build_kb import build
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """What a KB holds, but for the lock of its builders."""
+    paths = (p for p in root.rglob("*") if p.is_file() and p.name != LOCK)
+    return {str(p.relative_to(root)): p.read_bytes() for p in paths}
 
 
 def quietly(config: Config, model: TextToImageModel) -> None:

@@ -2,10 +2,10 @@
 
     python experiments/robustness/kills.py [kills=200] [seed=0] [only=build,merge,sweep]
 
-Each command runs once undisturbed. Then, again and again in a new folder, it is killed at a random
-moment of that time, with all its processes, and started again until it ends. Everything that it
-wrote has to be there and the same, but for times. One line is printed per kill; a summary is
-written to kills.md beside this file.
+Each command runs twice undisturbed, with equal results. Then, again and again in a new folder, it
+is killed at a random moment of that time, with all its processes, and started again until it ends.
+Everything that it wrote has to be there and the same, but for times. One line is printed per kill;
+a summary is written to kills.md beside this file.
 """
 
 from __future__ import annotations
@@ -189,13 +189,18 @@ def main(arguments: list[str]) -> None:
     rng, total = random.Random(int(given["seed"])), int(given["kills"])
     torch.set_num_threads(1)
     top = Path(tempfile.mkdtemp(prefix="redi-kills-"))
-    ready, whole, lasting = {}, {}, {}
+    ready: dict[str, Path] = {}
+    whole: dict[str, dict[str, Any]] = {}
+    lasting: dict[str, float] = {}
     for command in chosen:
         ready[command.name] = prepared(command, top / command.name / "prepared")
-        folder = top / command.name / "whole"
-        shutil.copytree(ready[command.name], folder)
-        lasting[command.name] = finish(command.line, folder)
-        whole[command.name] = content(folder / command.resumed)
+        for number in range(2):  # what is loaded first takes longer once
+            folder = top / command.name / f"whole-{number}"
+            shutil.copytree(ready[command.name], folder)
+            lasting[command.name] = finish(command.line, folder)
+            found = content(folder / command.resumed)
+            if unlike := differing(whole.setdefault(command.name, found), found):
+                raise AssertionError(f"{command.name} is not repeatable: {unlike} in {folder}")
         print(f"{command.name}: {lasting[command.name]:.1f} s undisturbed, "
               f"{len(whole[command.name])} files", flush=True)  # fmt: skip
     counts, tries = dict.fromkeys(ready, 0), 0
