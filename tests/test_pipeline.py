@@ -25,8 +25,8 @@ from redi.config import Config
 from redi.errors import UsageError
 from redi.inference import Jumper, Setting
 from redi.knowledge_base import KnowledgeBase
+from redi.models.identity import model_identity
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.pipeline.identity import model_identity
 from redi.samplers import SAMPLERS, build_scheduler
 from redi.verbs.assemble import check
 from redi.verbs.build_kb import build as build_kb
@@ -140,6 +140,12 @@ def test_a_kb_that_the_framework_built_serves_a_pipeline(
     before = redi.summary(pipe).network_calls
     alone(kb.prompts[0], num_inference_steps=2, output_type="latent", **size)
     assert redi.summary(pipe).network_calls == before
+    options["guidance_rescale"] = 0.5  # the own loop has no such argument: it ran without
+    with (
+        redi.enable(pipe, kb.root, value_step=7),
+        pytest.raises(UsageError, match="guidance_rescale: KB has 0.0, the pipeline 0.5"),
+    ):
+        images(kb.prompts[:4])
 
 
 def test_a_batch_that_is_too_far_runs_in_full(sd: Any, kb: KnowledgeBase) -> None:
@@ -222,7 +228,10 @@ def test_a_killed_recording_goes_on_where_it_stopped(
         ({"num_inference_steps": 7}, "steps: KB has 6, the pipeline 7"),
         ({"negative_prompt": ["blue"] * 2}, 'negative_prompt: KB has "", the pipeline "blue"'),
         ({"eta": 0.5}, "eta: KB has 0.0"),
-        ({"height": 8, "width": 8}, "latent_shape: KB has .4, 8, 8., the pipeline .4, 4, 4."),
+        (
+            {"height": 8, "width": 8},
+            "height: KB has 16, the pipeline 8; width: KB has 16, the pipeline 8",
+        ),
     ],
 )
 def test_a_call_with_another_setting_is_refused(
@@ -263,11 +272,11 @@ def test_a_pipeline_that_does_not_fit_is_refused(kb: KnowledgeBase) -> None:
             redi.enable(pipe, kb, value_step=VALUE)
     pipe.scheduler = own
     torch.nn.init.ones_(pipe.unet.conv_out.bias)
-    with pytest.raises(UsageError, match="model_hash"):
+    with pytest.raises(UsageError, match="model.unet.weights: KB has .*, the pipeline"):
         redi.enable(pipe, kb, value_step=VALUE)
 
 
-def test_runs_of_a_part_of_the_schedule_are_refused(sd: Any, kb: KnowledgeBase) -> None:
+def test_runs_of_a_part_of_the_schedule_are_refused(sd: Any, tmp_path: Path) -> None:
     part = StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False)
     call = {
         "num_inference_steps": STEPS,
@@ -278,7 +287,9 @@ def test_runs_of_a_part_of_the_schedule_are_refused(sd: Any, kb: KnowledgeBase) 
         if scheduler is not None:
             part.scheduler = build_scheduler(scheduler, sd.scheduler.config)
         with pytest.raises(UsageError, match=words):
-            redi.record(part, ["a"], kb.root, key_step=2, value_steps=[4], strength=0.5, **call)
+            redi.record(
+                part, ["a"], tmp_path / "kb", key_step=2, value_steps=[4], strength=0.5, **call
+            )
         assert not redi.pipeline.session.is_attached(part)
 
 
@@ -319,7 +330,7 @@ def test_weights_that_are_offloaded_one_by_one_are_hashed_where_they_are_kept(
     redi.enable(pipe, kb, value_step=VALUE)
     redi.disable(pipe)
     pipe.unet.conv_in._hf_hook.weights_map["bias"][0] += 1
-    with pytest.raises(UsageError, match="model_hash"):
+    with pytest.raises(UsageError, match="model.unet.weights"):
         redi.enable(pipe, kb, value_step=VALUE)
 
 
@@ -334,7 +345,7 @@ def test_a_kb_fits_the_lora_and_the_scale_that_it_was_recorded_with(tmp_path: Pa
     pipe.save_lora_weights(tmp_path / "lora", unet_lora_layers=weights)
     pipe = build("Stable Diffusion 1.x")
     pipe.load_lora_weights(tmp_path / "lora", adapter_name="style")
-    with pytest.raises(UsageError, match="model_hash"):
+    with pytest.raises(UsageError, match=r"unet.adapters: KB has nothing, the pipeline .style x 1\.0 at"):
         redi.enable(pipe, bare, value_step=VALUE)
     kb = recorded(pipe, "", tmp_path / "kb", store_history=True)
     plain = run(pipe, "", kb, KNOWN[:2])
@@ -343,7 +354,7 @@ def test_a_kb_fits_the_lora_and_the_scale_that_it_was_recorded_with(tmp_path: Pa
         assert torch.equal(run(pipe, "", kb, KNOWN[:2]), plain)
     for change in (lambda: pipe.set_adapters(["style"], [0.5]), pipe.disable_lora):
         change()
-        with pytest.raises(UsageError, match="model_hash"):
+        with pytest.raises(UsageError, match="model.unet.adapters"):
             redi.enable(pipe, kb, value_step=VALUE)
     pipe.enable_lora()
     pipe.set_adapters(["style"], [1.0])
@@ -352,6 +363,11 @@ def test_a_kb_fits_the_lora_and_the_scale_that_it_was_recorded_with(tmp_path: Pa
     pipe.unload_lora_weights()
     redi.enable(pipe, bare, value_step=VALUE)
     redi.disable(pipe)
+    pipe.load_lora_weights(tmp_path / "lora", adapter_name="style")
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()  # what was fused stays in the weights
+    with pytest.raises(UsageError, match="model.unet.weights"):
+        redi.enable(pipe, bare, value_step=VALUE)
 
 
 def test_misuse_is_named(sd: Any, kb: KnowledgeBase, tmp_path: Path) -> None:
@@ -369,5 +385,5 @@ def test_misuse_is_named(sd: Any, kb: KnowledgeBase, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             recorded(sd, "", tmp_path / "bad", **changes)
-    with pytest.raises(UsageError, match="guidance_scale: KB has 7.5, this run 2.0"):
+    with pytest.raises(UsageError, match="guidance_scale: KB has 7.5, the pipeline 2.0"):
         recorded(sd, "", kb.root, guidance_scale=2.0)

@@ -128,9 +128,9 @@ def all_shards(root: Path) -> list[int]:
 
 
 def prefix(root: Path, manifest: Manifest) -> list[Journal]:
-    """Entries of the unbroken run of shards from the first; a short shard ends it."""
+    """Entries of the unbroken run of shards from the first."""
     found: list[Journal] = []
     there = set(all_shards(root))
-    while len(found) in there and (not found or found[-1].rows == manifest.shard_size):
+    while len(found) in there:
         found.append(Journal.read(root, len(found), manifest))
     return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from redi.errors import UsageError
 from redi.files import commit_json, usable_folder, write_json
+from redi.knowledge_base.differences import differences
 from redi.knowledge_base.precision import PRECISIONS, row_bytes
 from redi.reading import read_sealed, sealed, whole
 
@@ -192,20 +193,11 @@ def manifest_path(root: Path) -> Path:
 
 
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    lines = []
-    fields = {**wanted["identity"], "shard_size": wanted["shard_size"]}
     theirs = {**found["identity"], "shard_size": found["shard_size"]}
-    for name in dict.fromkeys([*fields, *theirs]):
-        mine, its = fields.get(name), theirs.get(name)
-        if mine != its:
-            lines.append(f"{name}: KB has {_short(its)}, this run {_short(mine)}")
+    mine = {**wanted["identity"], "shard_size": wanted["shard_size"]}
+    lines = differences(theirs, mine, "this run")
     if not lines and wanted["columns"] != found["columns"]:
         sides = [{f"{c[0]}/{c[1]} {c[3]}" for c in side["columns"]} for side in (found, wanted)]
-        names = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
-        lines.append(f"columns: KB has {_short(names[0])}, this run {_short(names[1])}")
+        lacking, more = sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])
+        lines = differences({"columns": lacking}, {"columns": more}, "this run")
     return lines
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +43,9 @@ class KnowledgeBase(Rows):
                 f"kb.size={count} is more than the {available} trajectories in "
                 f"{str(root)!r}: run 'redi kb build' with this size or ask for fewer"
             )
-        self.shards = range(manifest.shards(chosen))
-        super().__init__(root, manifest, journals[: len(self.shards)], chosen)
+        needed = bisect_left(list(accumulate(j.rows for j in journals)), chosen) + 1
+        self.shards = range(needed)
+        super().__init__(root, manifest, journals[:needed], chosen)
         for journal in self.journals:
             check_files(root, journal, hashes)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ class Rows:
 
     def __init__(self, root: Path, manifest: Manifest, journals: list[Journal], count: int) -> None:
         self.root, self.manifest, self.journals, self.count = root, manifest, journals, count
+        self._firsts = [0, *accumulate(journal.rows for journal in journals)]
         self._columns = {(c.group, c.name): c for c in manifest.columns}
         self._names = [
             {group: journal.name(group) for group in (*manifest.groups, PROMPTS)}
@@ -59,12 +62,12 @@ class Rows:
     def column(self, group: str, name: str, first: int = 0, last: int | None = None) -> Tensor:
         """Rows `first` to `last` (excluded) of a column (n, ...), float32, copied into memory."""
         column = self._column(group, name)
-        size, stop = self.manifest.shard_size, self.count if last is None else last
+        stop = self.count if last is None else last
         out = self._empty(column, stop - first)
         views, done = _bytes(out), first
         while done < stop:
-            shard, start = divmod(done, size)
-            taken = min(size - start, stop - done)
+            shard, start = self._place(done)
+            taken = min(self.journals[shard].rows - start, stop - done)
             self._read(column, shard, start, views, done - first, taken)
             done += taken
         return torch.from_numpy(decode(out, column.dtype))
@@ -78,17 +81,22 @@ class Rows:
 
     def stored(self, group: str, name: str, rows: list[int]) -> dict[str, np.ndarray]:
         """Rows of a column as they are stored (see `precision.encode`)."""
-        column, size = self._column(group, name), self.manifest.shard_size
+        column = self._column(group, name)
         if rows and not 0 <= min(rows) <= max(rows) < self.count:
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {self.count}")
         out = self._empty(column, len(rows))
         for suffix, view in _bytes(out).items():
             width = len(view) // max(1, len(rows))
             for place, row in enumerate(rows):
-                shard, first = divmod(row, size)
+                shard, first = self._place(row)
                 array = self._placed(shard, group)[name + suffix]
                 array.read_into(view[place * width : (place + 1) * width], first)
         return out
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """The shard of a trajectory, and its row there: recordings have shards of any length."""
+        shard = bisect_right(self._firsts, row) - 1
+        return shard, row - self._firsts[shard]
 
     @cached_property
     def _files(self) -> ArrayFiles:

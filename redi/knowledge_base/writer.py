@@ -1,4 +1,4 @@
-"""Writing a knowledge base: whole shards, each committed by its journal entry."""
+"""Writing a knowledge base: shards, each committed by its journal entry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from redi.files import (
     usable_folder,
 )
 from redi.knowledge_base.arrays import laid_out
-from redi.knowledge_base.journal import Journal, all_shards
+from redi.knowledge_base.journal import Journal, all_shards, prefix
 from redi.knowledge_base.manifest import FORMAT, Column, Manifest, manifest_path
 from redi.knowledge_base.precision import NotFinite, encode
 from redi.knowledge_base.prompts import Entry, laid_out_table
@@ -92,7 +92,24 @@ class Writer:
         the one that stays.
         """
         size = self.manifest.shard_size
-        first = shard * size
+        return self._write_rows(shard, shard * size, size, arrays, entries)
+
+    def append(self, arrays: dict[tuple[str, str], np.ndarray], entries: list[Entry]) -> bool:
+        """Write the next shard after those there, of at most `shard_size` rows; else as `write`."""
+        there = prefix(self.root, self.manifest)
+        if not 1 <= len(entries) <= self.manifest.shard_size:
+            raise ValueError(f"{len(entries)} rows in a shard of {self.manifest.shard_size}")
+        first = sum(journal.rows for journal in there)
+        return self._write_rows(len(there), first, len(entries), arrays, entries)
+
+    def _write_rows(
+        self,
+        shard: int,
+        first: int,
+        size: int,
+        arrays: dict[tuple[str, str], np.ndarray],
+        entries: list[Entry],
+    ) -> bool:
         if [entry.index for entry in entries] != list(range(first, first + size)):
             raise ValueError(f"shard {shard} needs the entries {first} to {first + size - 1}")
         stored, errors = {}, {}

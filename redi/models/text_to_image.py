@@ -12,8 +12,8 @@ from torch import Tensor
 
 from redi.errors import UsageError
 from redi.models.base import Conditioning, Watch
-from redi.models.content import content_hash, weighted_parts
 from redi.models.families import family_called, family_of
+from redi.models.identity import model_identity
 from redi.models.meter import CallMeter
 from redi.reading import read_json
 from redi.samplers.state import Predict
@@ -117,8 +117,7 @@ class TextToImageModel:
 
     def identity(self) -> dict[str, Any]:
         return {
-            "model_hash": content_hash(*weighted_parts(self.pipeline)),
-            "model_dtype": str(self.network.dtype).removeprefix("torch."),
+            **model_identity(self.pipeline).fields,
             "guidance_scale": self.guidance_scale,
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,

@@ -7,15 +7,13 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
-
-from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.inference import Setting
 from redi.knowledge_base import KnowledgeBase
+from redi.models.identity import pipeline_identity, require_same
 from redi.pipeline.coarse import CoarseProxy, Corrected
 from redi.pipeline.corrected import fit, fitted
-from redi.pipeline.identity import model_identity, require_same
+from redi.pipeline.noise import generators
 from redi.pipeline.recording import record
 from redi.pipeline.retrieve import Retrieval
 from redi.pipeline.session import attach, detach
@@ -97,7 +95,7 @@ def enable(
         attach(pipe, steps, steps.describe, CoarseProxy)
     else:
         setting = _setting(opened, jump)
-        require_same(opened, model_identity(pipe))
+        require_same(opened, pipeline_identity(pipe))
         plan = Retrieval(opened, setting, max_distance, found)
         attach(pipe, plan, plan.describe)
     _SUMMARIES[pipe] = found
@@ -143,18 +141,3 @@ def summary(pipe: Any) -> Summary:
     if pipe not in _SUMMARIES:
         raise UsageError("this pipeline was never enabled: call redi.enable(pipe, kb, ...) first")
     return _SUMMARIES[pipe]
-
-
-def generators(kb: str | Path | KnowledgeBase, count: int = 1) -> list[torch.Generator]:
-    """Generators of the KB's own initial noise, one per sample; give them to the pipeline.
-
-    A trajectory helps a query that starts from the same noise.
-    """
-    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
-    identity = opened.manifest.identity
-    if identity.get("noise_policy", "shared") != "shared":
-        raise UsageError(
-            f"the KB {str(opened.root)!r} has many noises: give the pipeline any generators"
-        )
-    policy = NoisePolicy(seed=int(identity["noise_seed"]))
-    return [policy.generator(0) for _ in range(count)]

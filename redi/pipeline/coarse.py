@@ -12,8 +12,8 @@ from redi.errors import UsageError
 from redi.methods.corrected import Correction
 from redi.methods.corrected.base import Visit
 from redi.methods.corrected.plan import Plan
+from redi.models.identity import Identity, require_same, schedule_identity, stored_shape
 from redi.models.meter import now
-from redi.pipeline.identity import require_same, schedule_identity, stored_shape
 from redi.pipeline.proxy import SchedulerProxy
 from redi.pipeline.tally import Summary
 from redi.samplers import Sampler, SamplerState, adapt
@@ -93,9 +93,9 @@ class _Quiet:
     """What the published method's plan is asked between updates, and these are not."""
 
     def __init__(self, kb: Any) -> None:
-        self.kb, self._call = kb, dict[str, Any]()
+        self.kb, self._call = kb, Identity({})
 
-    def describe(self, call: dict[str, Any]) -> None:
+    def describe(self, call: Identity) -> None:
         """The setting of the call that comes next."""
         self._call = call
 
@@ -103,7 +103,7 @@ class _Quiet:
         require_same(self.kb, self._call | schedule_identity(sampler))
 
     def begin(self, sampler: Sampler, latents: Tensor) -> None:
-        require_same(self.kb, {"latent_shape": list(stored_shape(latents))})
+        require_same(self.kb, Identity({"latent_shape": list(stored_shape(latents))}))
 
     def count(self, samples: int) -> None:
         """Nothing is counted."""

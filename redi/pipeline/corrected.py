@@ -24,9 +24,10 @@ from redi.methods.corrected.store import (
     load_correction,
     save_correction,
 )
+from redi.models.identity import model_identity, require_same, schedule_identity
 from redi.pipeline.coarse import SUPPORTED, Probe, ProbeProxy
-from redi.pipeline.identity import model_identity, require_same, schedule_identity
-from redi.pipeline.recording import LEVELS, query
+from redi.pipeline.observer import LEVELS
+from redi.pipeline.recording import query
 from redi.pipeline.session import attach, detach
 from redi.samplers import adapt
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
 from redi.errors import UsageError
 from redi.inference import Jumper, Setting
 from redi.knowledge_base import KnowledgeBase
+from redi.models.identity import Identity, require_same, schedule_identity, stored_shape
 from redi.models.meter import now
-from redi.pipeline.identity import require_same, schedule_identity, stored_shape
 from redi.pipeline.tally import Summary
 from redi.samplers import Sampler, SamplerState
 
@@ -35,9 +33,9 @@ class Retrieval:
             raise UsageError(f"max_distance={max_distance} is no distance: use 0 or more")
         self.kb, self.setting, self.max_distance, self.summary = kb, setting, max_distance, summary
         self._jumper: Jumper | None = None
-        self._call: dict[str, Any] = {}
+        self._call = Identity({})
 
-    def describe(self, call: dict[str, Any]) -> None:
+    def describe(self, call: Identity) -> None:
         """The setting of the call that comes next."""
         self._call = call
 
@@ -48,7 +46,7 @@ class Retrieval:
             self._jumper = Jumper(sampler, self.kb, partitions, self.setting)
 
     def begin(self, sampler: Sampler, latents: Tensor) -> None:
-        require_same(self.kb, {"latent_shape": list(stored_shape(latents))})
+        require_same(self.kb, Identity({"latent_shape": list(stored_shape(latents))}))
         self._sampler = sampler
         self.summary.samples += len(latents)
 

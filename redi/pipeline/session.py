@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from redi.errors import UsageError
-from redi.pipeline.identity import call_identity
+from redi.models.identity import Identity, call_identity, model_identity
 from redi.pipeline.proxy import Plan, SchedulerProxy
 from redi.samplers.build import kind_of
 
@@ -27,7 +27,7 @@ class Session:
 
     plan: Plan
     #: told the identity of every call before it runs
-    describe: Callable[[dict[str, Any]], None]
+    describe: Callable[[Identity], None]
     original: type
     #: what stands in the place of the scheduler while a call runs
     proxy: type[SchedulerProxy]
@@ -43,7 +43,7 @@ def is_attached(pipe: Any) -> bool:
 def attach(
     pipe: Any,
     plan: Plan,
-    describe: Callable[[dict[str, Any]], None],
+    describe: Callable[[Identity], None],
     proxy: type[SchedulerProxy] = SchedulerProxy,
 ) -> None:
     """Route the calls of `pipe` through `plan`."""
@@ -80,7 +80,7 @@ def _run(pipe: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return call(pipe, *args, **kwargs)
     bound = inspect.signature(call).bind(pipe, *args, **kwargs)
     bound.apply_defaults()
-    session.describe(call_identity(call, bound.arguments))
+    session.describe(model_identity(pipe) | call_identity(pipe, call, bound.arguments))
     kind_of(own)
     # past DiffusionPipeline.__setattr__, which would rewrite the pipeline's configuration
     object.__setattr__(pipe, "scheduler", session.proxy(deepcopy(own), session.plan))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from redi.knowledge_base.precision import precision
 from redi.methods.corrected.plan import check_calls, check_reference, coarse_steps
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
+from redi.models.identity import schedule_identity
 from redi.models.text_to_image import TextToImageModel, load_pipeline
+from redi.reading import sha256
 from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES, check_index
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
@@ -283,21 +284,13 @@ def manifest_from(
     return Manifest(identity, tuple(columns), config.kb.shard_size)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no infinities, which schedulers use as "no limit"."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _identity(
     config: Config, steps: list[int], model: TextToImageModel, sampler: Sampler
 ) -> dict[str, Any]:
-    noise, scheduler = noise_from(config), sampler.scheduler
+    noise, file = noise_from(config), config.data.kb_file
     identity = {
         **model.identity(),
-        "sampler": config.sampler.name,
-        "scheduler": {k: _plain(v) for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
-        "steps": sampler.num_steps,
-        "timesteps": [int(t) if t == int(t) else float(t) for t in scheduler.timesteps],
+        **schedule_identity(sampler).fields,
         "key_step": steps[0],
         "stored_steps": steps,
         "step_convention": "latents after this many completed updates",
@@ -306,7 +299,7 @@ def _identity(
         "noise_seed": noise.seed,
         "data": config.data.name,
         "data_seed": config.data.seed,
-        "data_file": config.data.kb_file,
+        "data_file": None if file is None else sha256(Path(file)),
         "store_history": config.kb.store_history,
     }
     if config.data.kb_styles is not None:

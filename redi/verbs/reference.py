@@ -15,26 +15,27 @@ from torch import Tensor
 from redi.files import locked, write_durably
 from redi.inference import Cost, Outcome, run_plain
 from redi.models.base import Conditioning
+from redi.models.identity import schedule_identity
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler
+from redi.verbs.provenance import versions
 
-_FORMAT = 1
+_FORMAT = 2
 _COST = ("calls", "network_seconds", "rest_seconds")
 
 
 class ReferenceRuns:
     """Plain runs of one model, each batch computed once.
 
-    A file is named by everything that its latents depend on: weights, precision, guidance, sampler,
-    timesteps, prompts, the noise itself, library version, device and thread count. It carries the
-    calls and seconds that were spent, so a point that reads it reports what the run cost. A file
-    that cannot be read is made again. `root` of None keeps nothing.
+    A file is named by everything that its latents depend on: the model's identity, guidance,
+    sampler, timesteps, prompts, the noise itself, library versions, device and thread count. It
+    carries the calls and seconds that were spent, so a point that reads it reports what the run
+    cost. A file that cannot be read is made again. `root` of None keeps nothing.
     """
 
     def __init__(self, root: Path | None, model: TextToImageModel) -> None:
         self.root, self.model = root, model
         self.computed = self.read = 0  # batches
-        self._model = model.identity() if root is not None else {}
 
     def run(
         self,
@@ -72,15 +73,12 @@ class ReferenceRuns:
         return outcome
 
     def _digest(self, sampler: Sampler, conditioning: Conditioning, noise: Tensor) -> str:
-        scheduler = sampler.scheduler
         what: dict[str, Any] = {
             "format": _FORMAT,
-            **self._model,
-            "sampler": sampler.name,
-            "scheduler": {k: str(v) for k, v in sorted(scheduler.config.items()) if k[0] != "_"},
-            "timesteps": [[int(t) for t in update] for update in sampler.call_timesteps],
+            **self.model.identity(),
+            **schedule_identity(sampler).fields,
             "prompts": conditioning.prompts,
-            "torch": torch.__version__,
+            "versions": versions(),
             "device": str(self.model.device),
             "threads": torch.get_num_threads(),
         }
