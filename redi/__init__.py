@@ -1,7 +1,8 @@
 """redi: learning-free diffusion inference by trajectory retrieval.
 
-`enable`, `disable`, `summary`, `record` and `generators` work on a user's own diffusers pipeline;
-they are imported when they are first used, so that `import redi` stays light.
+`enable`, `disable`, `summary`, `record`, `fit` and `generators` work on a user's own diffusers
+pipeline; `METHODS` and the classes in it, such as `ReDi` and `Corrected`, are what it can be
+enabled with. All of them are imported when they are first used, so that `import redi` stays light.
 """
 
 from __future__ import annotations
@@ -9,14 +10,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redi.methods import METHODS
+    from redi.methods.corrected import Adaptive, Corrected
+    from redi.methods.plain import Full, Plain
+    from redi.methods.redi import ReDi
     from redi.pipeline import disable, enable, fit, generators, record, summary
 
-__all__ = ["disable", "enable", "fit", "generators", "record", "summary"]
+__all__ = [
+    "METHODS",
+    "Adaptive",
+    "Corrected",
+    "Full",
+    "Plain",
+    "ReDi",
+    "disable",
+    "enable",
+    "fit",
+    "generators",
+    "record",
+    "summary",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'redi' has no attribute {name!r}")
-    import redi.pipeline
+    if name in __all__ and name[0].islower():
+        import redi.pipeline
 
-    return getattr(redi.pipeline, name)
+        return getattr(redi.pipeline, name)
+    if name[:1].isupper():
+        from redi.methods import METHODS
+
+        if name == "METHODS":
+            return METHODS
+        for method in METHODS.values():
+            if method.__name__ == name:
+                return method
+    raise AttributeError(f"module 'redi' has no attribute {name!r}")

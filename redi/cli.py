@@ -27,6 +27,7 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi train [stage=...]           train the model that ships with redi (autoencoder, diffusion,
                                    evaluator; resumes from its last checkpoint)
   redi theory [model=analytic] ... check the error bounds
+  redi methods                     every way to spend network calls, with its settings
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
 Keys people change first:
@@ -34,6 +35,7 @@ Keys people change first:
   sampler=flow_euler|flow_heun   for rectified flows (model=sd3; model=flux: flow_euler)
   sampler.order=1|2|3   sampling.steps=40        sampling.guidance_scale=3.0
   kb.size=96   kb.key_step=8                     retrieval.value_step=28 (or retrieval.skip_length)
+  +methods=NAME (redi methods)  methods.NAME.SETTING=VALUE: one more method beside the others
   retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
   noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
   model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
@@ -42,7 +44,7 @@ Keys people change first:
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
 """
 
-VERBS = ("run", "experiments", "kb", "evaluate", "train", "theory", "report")
+VERBS = ("run", "experiments", "kb", "evaluate", "train", "theory", "methods", "report")
 
 
 def main() -> None:
@@ -66,6 +68,8 @@ def main() -> None:
             _report(rest)
         elif verb == "experiments":
             _experiments(rest)
+        elif verb == "methods":
+            _methods(rest)
         elif verb == "kb":
             _kb(rest)
         elif verb == "train":
@@ -224,6 +228,12 @@ def _train(config: Any) -> None:
     from redi.verbs.train import train
 
     train(config, _console())
+
+
+def _methods(arguments: list[str]) -> None:
+    from redi.verbs.methods import show_methods
+
+    show_methods(arguments, _console())
 
 
 def _theory(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -111,6 +112,13 @@ class RetrievalConfig:
     weights: str | None = None
     #: rewarm | retrieved | legacy
     resume: str = "rewarm"
+    #: key distance up to which a query jumps; null: any. Full sampling goes on for the others
+    max_distance: float | None = None
+    #: relative error of the latents at the value step that a jump may make: the distance up to
+    #: which queries jump is calibrated on the KB; null: any
+    tolerance: float | None = None
+    #: share of queries that may jump and exceed the tolerance
+    risk: float = 0.1
     #: auto | flat | pca | ivf | sq | pq | hnsw: how the nearest keys are found
     index: str = "auto"
     #: build the index again in place of refusing one of another content
@@ -238,6 +246,8 @@ class Config:
     baselines: list[str] = field(
         default_factory=lambda: ["plain", "jump", "random", "prompt", "neighbour"]
     )
+    #: further methods, by a name of your own: +methods=NAME adds one with its defaults
+    methods: dict[str, Any] = field(default_factory=dict)
     #: numerical precision of the baseline other_precision
     other_dtype: str = "bfloat16"
     #: runs without retrieval are kept here and shared by all points that fit; null: not kept
@@ -294,12 +304,16 @@ class TheoryRunConfig:
 
 def register() -> None:
     """Give Hydra the schemas, and `${by:KEY,{NAME:VALUE}}`, a value that follows another key."""
+    from redi.methods import METHODS  # its networks and solvers take seconds to import
+
     OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
     store = ConfigStore.instance()
     store.store(name="base_run", node=Config)
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_theory", node=TheoryRunConfig)
     store.store(group="sampler", name="base_sampler", node=SamplerConfig)
+    for name, method in METHODS.items():
+        store.store(group="methods", name=name, node={name: method})
     for group, node in {
         "model": ModelConfig,
         "data": DataConfig,

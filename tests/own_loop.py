@@ -7,26 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redi.inference import Jumper
+from redi.knowledge_base import KnowledgeBase
+from redi.methods import Method, Query, Setup
+from redi.methods.plain import Full
+from redi.models.identity import Identity
+from redi.pipeline.networks import Networks
+from redi.pipeline.plans import start_of
 from redi.pipeline.session import attach, detach
-from redi.samplers import Sampler, SamplerState
+from redi.pipeline.stand_in import StandIn
+from redi.samplers import Sampler, drive
 
 
 class Watch:
     """A plan that changes nothing and notes the sampler and the latents that a call starts with."""
 
-    def describe(self, call: dict[str, Any]) -> None: ...
+    reference_steps: int | None = None
 
-    def prepare(self, sampler: Sampler) -> None:
+    def describe(self, call: Identity, generator: Any) -> None: ...
+
+    def prepare(self, sampler: Sampler) -> Method:
         self.sampler = sampler
+        return Full().bind(Setup(sampler))
 
-    def begin(self, sampler: Sampler, latents: Tensor) -> None:
-        self.latents = latents
+    def begin(self, sampler: Sampler, latents: Tensor) -> Query:
+        self.latents = latents.clone()
+        return start_of(sampler.noise_scale, latents, [0] * len(latents))
 
-    def count(self, samples: int) -> None: ...
-
-    def after(self, state: SamplerState, prediction: Tensor) -> SamplerState:
-        return state
+    def finish(self, stand_in: StandIn, networks: Networks) -> None: ...
 
 
 class OneCall:
@@ -59,15 +66,20 @@ class OneCall:
 def watch(pipe: Any, arguments: dict[str, Any]) -> tuple[Watch, Any]:
     """One plain call: its sampler, its first latents, and its result."""
     plan = Watch()
-    attach(pipe, plan, plan.describe)
+    attach(pipe, plan)
     try:
         return plan, pipe(**arguments)
     finally:
         detach(pipe)
 
 
-def own_loop(pipe: Any, arguments: dict[str, Any], jumper: Jumper | None = None) -> Tensor:
-    """Final latents of the framework's own loop, with a jump where a jumper is given."""
+def own_loop(
+    pipe: Any,
+    arguments: dict[str, Any],
+    method: Method | None = None,
+    kb: KnowledgeBase | None = None,
+) -> Tensor:
+    """Final latents of a method (full sampling by default) in the framework's own loop."""
     seen, _ = watch(pipe, arguments)
     sampler, own = seen.sampler, pipe.scheduler
 
@@ -83,11 +95,8 @@ def own_loop(pipe: Any, arguments: dict[str, Any], jumper: Jumper | None = None)
             object.__setattr__(pipe, "scheduler", own)
         return probe.output
 
-    state = SamplerState(0, seen.latents)
-    if jumper is None:
-        return sampler.finish(state, predict).latents
-    for record in sampler.run(state, predict, jumper.setting.key_step):
-        state, prediction = record.state, record.predictions[-1]
-    rows = [0] * len(state)
-    found = jumper.search.search(state.latents, rows, jumper.setting.neighbours)
-    return sampler.finish(jumper.land(state, prediction, found), predict).latents
+    setup = Setup(sampler, dict(own.config), kb)
+    bound = (Full() if method is None else method).bind(setup)
+    return drive(
+        bound.run(start_of(sampler.noise_scale, seen.latents, [0] * len(seen.latents))), predict
+    )

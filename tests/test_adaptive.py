@@ -17,7 +17,7 @@ from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.nearest import fit_nearest
 from redi.methods.corrected.store import load_policy, save_policy
 from redi.retrieval.weights import kernel
-from redi.verbs.fit_corrections import recipe_from
+from redi.verbs.entries import recipe_from
 from redi.verbs.run import main_job
 
 BUDGETS = (8, 4, 2)

@@ -12,7 +12,7 @@ from rich.console import Console
 from redi.config import Config, CorrectionConfig, MetricsConfig
 from redi.errors import UsageError
 from redi.verbs.assemble import check
-from redi.verbs.fit_corrections import recipe_from
+from redi.verbs.entries import recipe_from
 from redi.verbs.run import main_job
 
 

@@ -9,22 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import answered, run_corrected, run_plain
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.inference import run_plain
-from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan, run_corrected
+from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
 from redi.methods.corrected.base import BASES
 from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
 from redi.methods.corrected.levels import best_plan
 from redi.methods.corrected.local import fit_local
 from redi.methods.corrected.plan import coarse_steps
-from redi.methods.corrected.predict import predict_all
 from redi.methods.corrected.store import correction_path, load_correction, save_correction
 from redi.metrics.latent_error import latent_error
 from redi.models.mixture import MixtureModel
-from redi.samplers import Sampler, build_sampler
+from redi.samplers import Calls, Sampler, build_sampler, drive
 
 STEPS = 40
 
@@ -53,13 +52,9 @@ def fit(
     sampler = build_sampler(name, model.scheduler_config, STEPS, "trailing")
     states = reference(model, sampler, prompts, noise)
     chosen = plan(sampler, calls, placement)
-    return fit_correction(
-        chosen,
-        recipe,
-        lambda level: states[chosen.steps[level]],
-        predict_all(chosen, model, [model.encode(prompts)]),
-        torch.zeros(len(prompts), dtype=torch.long) if partitions is None else partitions,
-    )
+    parts = torch.zeros(len(prompts), dtype=torch.long) if partitions is None else partitions
+    calls = fit_correction(chosen, recipe, lambda i: states[chosen.steps[i]], parts, noise)
+    return answered(calls, model, model.encode(prompts))
 
 
 @pytest.fixture(scope="module")
@@ -240,14 +235,18 @@ def test_levels_are_chosen_by_the_error_of_left_out_trajectories(
     sampler = build_sampler("dpm_solver_pp", model.scheduler_config, STEPS, "trailing")
     fitted: dict[tuple[int, ...], Correction] = {}
 
-    def fit_plan(tried: Plan) -> Correction:
+    def nothing(latents: Tensor, timestep: Tensor) -> Tensor:
+        pytest.fail("every fit answered its own calls")
+
+    def fit_plan(tried: Plan) -> Calls[Correction]:
         placement = names[tried.steps]
         fitted[tried.steps] = fit(model, known[:48], noise, 3, recipe, placement=placement)
         return fitted[tried.steps]
+        yield  # a fit is a run of network calls
 
     plans = {name: plan(sampler, 3, name) for name in ("even", "late0.4", "late3")}
     names = {chosen.steps: name for name, chosen in plans.items()}
-    best = best_plan(list(plans.values()), fit_plan)
+    best = drive(best_plan(list(plans.values()), fit_plan), nothing)
     conditioning, start = model.encode(queries), shared(model, len(queries))
     full = run_plain(model, sampler, conditioning, start).latents
     errors = {}
@@ -255,7 +254,8 @@ def test_levels_are_chosen_by_the_error_of_left_out_trajectories(
         mine = run_corrected(model, correction, conditioning, start, [0] * len(queries)).latents
         errors[steps] = float(latent_error(mine, full).mean())
     assert len(fitted) == 3 and min(errors, key=lambda steps: errors[steps]) == best.steps
-    only = best_plan([plans["even"], plan(sampler, 3, "late1")], lambda tried: pytest.fail("one"))
+    same = [plans["even"], plan(sampler, 3, "late1")]
+    only = drive(best_plan(same, lambda tried: pytest.fail("one")), nothing)
     assert only.steps == plans["even"].steps
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from rich.console import Console
+from running import run_plain
 from tiny_pipelines import SIDE, build
 
 from redi.config import (
@@ -24,7 +25,6 @@ from redi.config import (
 )
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.inference import run_plain
 from redi.knowledge_base import KnowledgeBase
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import build_sampler, build_scheduler

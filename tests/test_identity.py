@@ -19,6 +19,8 @@ from torch import nn
 import redi
 from redi.errors import UsageError
 from redi.knowledge_base.differences import differences
+from redi.methods import Query, Setup
+from redi.methods.plain import Full
 from redi.models.described import described
 from redi.models.identity import Identity, call_identity, model_identity
 from redi.models.text_to_image import TextToImageModel
@@ -260,12 +262,12 @@ def test_a_reference_run_is_not_served_to_another_model(
     pipe = copy.deepcopy(tiny_model.pipeline)
     model = TextToImageModel(pipe, guidance_scale=2.5, batch_size=4)
     assert model.identity() == tiny_model.identity()
-    sampler = build_sampler("ddim", model.scheduler_config, 2)
-    noise = torch.zeros(1, *model.latent_shape)
+    full = Full().bind(Setup(build_sampler("ddim", model.scheduler_config, 2)))
+    query = Query(torch.zeros(1, *model.latent_shape), (0,), (0,))
     runs = ReferenceRuns(tmp_path, model)
-    runs.run(sampler, model.encode(["a fox"]), noise)
+    runs.run(full, query, model.encode(["a fox"]))
     pipe.tokenizer.model_max_length = 5  # the same weights
-    runs.run(sampler, model.encode(["a fox"]), noise)
+    runs.run(full, query, model.encode(["a fox"]))
     pipe.unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
-    runs.run(sampler, model.encode(["a fox"]), noise)
+    runs.run(full, query, model.encode(["a fox"]))
     assert (runs.computed, runs.read) == (3, 0)

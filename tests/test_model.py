@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import run_plain
 
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.inference import run_plain
 from redi.models.content import content_hash
 from redi.models.noise_form import NoiseForm
 from redi.models.text_to_image import TextToImageModel, load_pipeline

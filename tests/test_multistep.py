@@ -11,7 +11,7 @@ from torch import Tensor
 
 from redi.errors import UsageError
 from redi.models.mixture import SCHEDULE, MixtureModel
-from redi.samplers import SAMPLERS, Sampler, SamplerState, build_sampler
+from redi.samplers import SAMPLERS, Sampler, SamplerState, build_sampler, drive
 from redi.samplers.coefficients import METHODS, dpm_solver, exponential, unipc_corrector
 from redi.theory.blocks import certificate_block
 from redi.theory.certificate import TOLERANCE, check
@@ -50,7 +50,7 @@ def gap(sampler: Sampler, state: SamplerState, carried: int = 0) -> float:
     alpha, worst = sampler.levels.alpha, 0.0
     updates = multistep(sampler, state.step, carried)
     past = [item.double() for item in reversed(state.history)]
-    for update, record in zip(updates, sampler.run(state, curved), strict=True):
+    for update, record in zip(updates, sampler.records(state, curved), strict=True):
         y = state.latents.double() / alpha[state.step]
         past.insert(0, update.prediction(y, record.predictions[0]))
         assert math.isclose(sum(update.weights), 1, abs_tol=1e-9)
@@ -64,7 +64,7 @@ def gap(sampler: Sampler, state: SamplerState, carried: int = 0) -> float:
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_coefficients_are_the_schedulers(name: str, options: dict[str, Any], steps: int) -> None:
     sampler = sampler_of(name, steps, options)
-    first = sampler.advance(sampler.initial(start()), curved).state
+    first = drive(sampler.update(sampler.initial(start())), curved).state
     # a flow starts at alpha = 0, where y does not exist
     state = first if SAMPLERS[name].flow else sampler.initial(start())
     assert gap(sampler, state, len(state.history)) < 1e-6
@@ -99,7 +99,7 @@ def test_unipc_predicts_and_corrects_as_the_scheduler_does(order: int, steps: in
     alpha, rho = sampler.levels.alpha.tolist(), sampler.levels.rho.tolist()
     y = corrected = start() / alpha[0]  # the state that the network sees, and the corrected one
     clean: list[Tensor] = []  # newest first
-    for record in sampler.run(sampler.initial(start()), curved):
+    for record in sampler.records(sampler.initial(start()), curved):
         i = record.state.step - 1
         clean.insert(0, y - rho[i] * curved(alpha[i] * y, sampler.call_timesteps[i][0]))
         if i:

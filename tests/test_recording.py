@@ -48,7 +48,7 @@ def test_only_prompts_are_stored_and_a_kb_grows(
     sd: Any, whole: KnowledgeBase, tmp_path: Path
 ) -> None:
     assert KnowledgeBase(whole.root).prompts == whole.prompts == PROMPTS
-    rows = [Journal.read(whole.root, s, 2).rows for s in all_shards(whole.root)]
+    rows = [Journal.read(whole.root, s, whole.manifest).rows for s in all_shards(whole.root)]
     assert rows == [2, 2, 1]
     for count in (1, 4, 5):
         grown = recorded(sd, PROMPTS[:count], tmp_path / "kb")
@@ -138,7 +138,7 @@ def test_latents_that_are_not_finite_are_refused(
         return rows
 
     monkeypatch.setattr(Recording, "_rows", broken)
-    with pytest.raises(UsageError, match=r"trajectory 3 \('a house'\) is not finite after step 2"):
+    with pytest.raises(UsageError, match="trajectory 3 .*is not finite after step 2"):
         recorded(sd, PROMPTS, tmp_path / "kb")
     assert KnowledgeBase(tmp_path / "kb").prompts == PROMPTS[:2]
 
@@ -166,7 +166,7 @@ def test_a_correction_that_one_process_fitted_serves_the_next(sd: Any, tmp_path:
     with redi.enable(sd, again.root, method="corrected", num_inference_steps=2):
         sd("a fox", generator=redi.generators(again), **few)
     recorded(sd, [*PROMPTS, "a cat"], tmp_path / "kb", **options)  # more to learn from
-    with pytest.raises(UsageError, match="no fitted correction.*redi.fit"):
+    with pytest.raises(UsageError, match="no fitted .corrected.*redi.fit"):
         redi.enable(sd, tmp_path / "kb", method="corrected", num_inference_steps=2)
 
 

@@ -19,6 +19,7 @@ from redi.samplers import (
     adapt,
     build_sampler,
     build_scheduler,
+    drive,
 )
 from redi.verbs.assemble import EMBEDDED_MODEL
 
@@ -119,7 +120,7 @@ def test_plain_run_equals_the_unmodified_pipeline(
 @pytest.mark.parametrize("case", CASES)
 def test_own_state_put_back_is_exact_and_rewarming_is_close(case: str) -> None:
     sampler = sampler_of(case)
-    states = [r.state for r in sampler.run(sampler.initial(start()), curved)]
+    states = [r.state for r in sampler.records(sampler.initial(start()), curved)]
     full = states[-1].latents
     for state in states[:-1]:
         assert len(state.history) == sampler.history_after(state.step)
@@ -135,7 +136,7 @@ def test_own_state_put_back_is_exact_and_rewarming_is_close(case: str) -> None:
 def test_published_pndm_resume_is_one_step_behind_and_the_default_is_not() -> None:
     step = 12
     sampler = build_sampler("pndm", CONFIG, STEPS, "leading")
-    states = [r.state for r in sampler.run(sampler.initial(start()), curved)]
+    states = [r.state for r in sampler.records(sampler.initial(start()), curved)]
     at, full = states[step - 1], states[-1].latents
     fresh = build_scheduler("pndm", CONFIG, "leading")
     fresh.set_timesteps(STEPS)
@@ -154,7 +155,7 @@ def test_states_advance_in_any_order_and_batch(case: str) -> None:
     whole = sampler.finish(sampler.initial(start()), curved)
     parts = [sampler.initial(start()[i : i + 1]) for i in range(3)]
     for _ in range(STEPS):
-        parts = [sampler.advance(part, curved).state for part in reversed(parts)][::-1]
+        parts = [drive(sampler.update(part), curved).state for part in reversed(parts)][::-1]
     assert torch.equal(SamplerState.join(parts).latents, whole.latents)
     assert torch.equal(whole.take(slice(1, 2)).latents, parts[1].latents)
 
@@ -167,7 +168,7 @@ def test_calls_are_as_many_as_expected(case: str) -> None:
         made.append(float(timestep))
         return curved(latents, timestep)
 
-    records = list(sampler.run(sampler.initial(start()), counting))
+    records = sampler.records(sampler.initial(start()), counting)
     extra = {"pndm": 1, "pndm_prk": 9, "heun": STEPS - 1, "flow_heun": STEPS - 1}
     assert len(made) == sampler.calls(0, STEPS) == STEPS + extra.get(case, 0)
     assert [len(r.predictions) for r in records] == [len(c) for c in sampler.call_timesteps]
@@ -178,7 +179,7 @@ def test_ddim_is_euler_in_normalised_variables() -> None:
     sampler = build_sampler("ddim", CONFIG, STEPS, "trailing")
     before = sampler.initial(start().double())
     levels = sampler.levels
-    for record in sampler.run(before, curved):
+    for record in sampler.records(before, curved):
         i = before.step
         y, after = before.latents / levels.alpha[i], record.state.latents / levels.alpha[i + 1]
         step = (levels.rho[i + 1] - levels.rho[i]) * record.predictions[0]
@@ -207,7 +208,7 @@ def test_a_straight_trajectory_passes_through_every_level(case: str) -> None:
 
     alpha, sigma = sampler.levels.alpha, sampler.levels.sigma
     begin = SamplerState(0, alpha[0] * clean + sigma[0] * noise)
-    for record in sampler.run(begin, velocity):
+    for record in sampler.records(begin, velocity):
         i = record.state.step
         assert relative(record.state.latents, alpha[i] * clean + sigma[i] * noise) < 2e-4
         assert all(relative(found, noise) < 2e-3 for found in record.predictions)
@@ -226,7 +227,7 @@ def test_a_jump_into_a_group_of_updates_is_refused_with_the_nearest_steps() -> N
 
 def test_a_resume_that_keeps_unipc_correcting_the_old_sample_would_be_wrong() -> None:
     sampler = sampler_of("unipc")
-    states = [r.state for r in sampler.run(sampler.initial(start()), curved)]
+    states = [r.state for r in sampler.records(sampler.initial(start()), curved)]
     at, full = states[11], states[-1].latents
     other = sampler.finish(sampler.initial(start().flip(0)), curved, 4)
     stale = SamplerState(at.step, at.latents, other.history)

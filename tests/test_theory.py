@@ -68,7 +68,7 @@ def replay(sampler, state, predict, updates):
     """Largest relative difference between the sampler's updates and the multistep form."""
     alpha, worst = sampler.levels.alpha, 0.0
     past = list(reversed([h.double() for h in state.history]))
-    for update, record in zip(updates, sampler.run(state, predict), strict=True):
+    for update, record in zip(updates, sampler.records(state, predict), strict=True):
         y = state.latents.double() / alpha[state.step]
         past.insert(0, update.prediction(y, record.predictions[0]))
         second = record.predictions[1].double() if len(record.predictions) > 1 else None

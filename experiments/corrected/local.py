@@ -17,13 +17,15 @@ from torch.nn import functional
 
 from redi.data.noise import NoisePolicy
 from redi.embedded.scenes import prompts
-from redi.inference import run_plain
+from redi.methods import Query, Setup
 from redi.methods.corrected import Plan, plan
-from redi.methods.corrected.base import BASES, Visit, visit
+from redi.methods.corrected.base import BASES, Visit
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import fit_local
-from redi.methods.corrected.predict import predict_all
+from redi.methods.corrected.run import look
+from redi.methods.plain import Full
+from redi.methods.solve import Network, solve
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.blocks import Grid
 from redi.report.markdown import markdown_grid
@@ -134,17 +136,33 @@ def exact_run(chosen: Plan, model: TextToImageModel, policy: str) -> Run:
     conditionings = [model.encode(texts[i : i + BATCH]) for i in range(0, count, BATCH)]
     for i, conditioning in zip(range(0, count, BATCH), conditionings, strict=True):
         start = noise.draw([noise.kb_id(j) for j in range(i, i + BATCH)], model.latent_shape)
-        outcome = run_plain(model, chosen.sampler, conditioning, start, chosen.steps[1:])
+        query = Query(start, (0,) * BATCH, tuple(range(i, i + BATCH)))
+        full = Full().bind(Setup(chosen.sampler))
+        outcome = solve(full, query, model, conditioning, watch=chosen.steps[1:])
         found = {0: chosen.sampler.initial(start).latents} | outcome.watched
         for step in chosen.steps:
             states[step].append(found[step].double() / chosen.sampler.levels.alpha[step])
     exact = [torch.cat(states[step]) for step in chosen.steps]
-    predict, visits, errors = predict_all(chosen, model, conditionings), list[Visit](), []
+    networks = [Network(model, {"own": said, "early": said}) for said in conditionings]
+    visits, errors = list[Visit](), list[Tensor]()
     for level in range(chosen.calls):
-        visits.append(visit(float(chosen.rho[level]), exact[level], predict(exact[level], level)))
+        visits.append(_look(chosen, level, exact[level], networks))
         last = level == chosen.calls - 1
         errors.append(exact[level + 1] - BASES["ddim"](visits, float(chosen.rho[level + 1]), last))
     return Run(visits, errors, torch.cat([c.embedding for c in conditionings]))
+
+
+def _look(chosen: Plan, level: int, y: Tensor, networks: list[Network]) -> Visit:
+    """What the network says about all trajectories at a level."""
+    parts = []
+    for part, network in zip(y.split(BATCH), networks, strict=True):
+        calls = look(chosen, level, part, torch.zeros(()))
+        try:
+            calls.send(network.answer(next(calls)))
+        except StopIteration as end:
+            parts.append(end.value[0])
+    guidance = torch.cat([p.guidance for p in parts if p.guidance is not None])
+    return Visit(parts[0].rho, y, torch.cat([p.noise for p in parts]), guidance)
 
 
 def steps(run: Run) -> list[Step]:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
@@ -28,7 +27,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 import redi
 from redi.data.noise import NoisePolicy
 from redi.embedded.tokenizer import train_tokenizer
-from redi.inference import ReDi, Setting, run_plain, step_group
+from redi.methods import Query, Setup
+from redi.methods.plain import Full
+from redi.methods.redi import ReDi
+from redi.methods.solve import solve
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import adapt
 
@@ -106,12 +108,13 @@ def main() -> None:
         with timed("recorded a trajectory", sampler.calls(0, last)):
             kb = redi.record(pipe, [KNOWN], f"{folder}/kb", store_history=True, **stored, **call)
         print(f"{kb.disk_bytes / len(kb) / 1e3:.0f} kB per trajectory")
-        plain = kb.column(step_group(last), "latents")
+        plain = kb.latents(last)
         print(f"latents {tuple(plain.shape)}")
 
         noise = NoisePolicy().draw([0], tuple(plain.shape[1:])).to(pipe.unet.dtype)
         with timed("own loop, full", sampler.calls(0, last)):
-            full = run_plain(model, sampler, model.encode([KNOWN]), noise).latents
+            query, setup = Query(noise, (0,), (0,)), Setup(sampler, kb=kb)
+            full = solve(Full().bind(setup), query, model, model.encode([KNOWN])).latents
         print(f"  largest difference to the pipeline: {largest(full, plain)}")
 
         with redi.enable(pipe, kb, value_step=value, resume="retrieved"):
@@ -123,10 +126,9 @@ def main() -> None:
             with timed("redi.enable, another prompt", sampler.calls(0, key) + 1):
                 enabled = pipe(ASKED, generator=redi.generators(kb), **call).images
         print(redi.summary(pipe))
-        method = ReDi(model, sampler, kb, np.zeros(1, np.int64), Setting(key, value))
+        method = ReDi(key, value).bind(setup)
         with timed("own loop, another prompt", sampler.calls(0, key) + 1):
-            prefix = method.start(model.encode([ASKED]), noise, [0], [0])
-            mine = method.finish(prefix).latents
+            mine = solve(method, query, model, model.encode([ASKED])).latents
         print(f"  largest difference to redi.enable: {largest(mine, enabled)}")
         print(f"  (to the recorded trajectory: {largest(mine, plain):.3g})")
 

@@ -84,7 +84,7 @@ def row(name: str, options: dict) -> str:
     sampler = build_sampler(name, FLOW if kind.flow else SCHEDULE, STEPS, spacing, **options)
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     counted = Network()
-    states = [r.state for r in sampler.run(sampler.initial(noise), counted)]
+    states = [r.state for r in sampler.records(sampler.initial(noise), counted)]
     calls = counted.calls
     cells = []
     for policy in ("retrieved", "rewarm", "legacy"):

@@ -17,9 +17,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
+
+from redi.methods.land import Landing
+from redi.retrieval import ExactSearch, Found, IndexedSearch
 
 
 def breaking_points(scores: Tensor, errors: Tensor, tolerance: float) -> Tensor:
@@ -39,6 +43,58 @@ def calibrate(points: Tensor, level: float) -> float:
     if rank < 1:
         return -math.inf
     return float(points.sort().values[rank - 1]) if rank <= len(points) else math.inf
+
+
+def calibrated_distance(
+    landing: Landing,
+    search: ExactSearch | IndexedSearch,
+    neighbours: int,
+    tolerance: float,
+    risk: float,
+    most: int = 1024,
+) -> float:
+    """Key distance below which a jump may be made, calibrated on the KB's own trajectories.
+
+    Each of them (a seeded sample where there are more than `most`) jumps along the others, its
+    duplicates left out. Its score is the distance to its nearest key, its error is the relative
+    error of the latents at the value step. A fresh query from the same distribution jumps and
+    exceeds the tolerance with probability at most `risk`.
+    """
+    kb = landing.kb
+    count = min(most, len(kb))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(kb))[:count])
+    scores, errors = [], []
+    for row in chosen.tolist():
+        found = _others(landing, search, row, neighbours)
+        if found is not None:
+            scores.append(float(found.distances[0, 0]))
+            errors.append(float(landing.left_out(torch.tensor([row]), found)[0]))
+    if not scores:
+        return -math.inf
+    table = torch.tensor(scores, dtype=torch.float64)[:, None]
+    failed = torch.tensor(errors, dtype=torch.float64)[:, None]
+    return math.nextafter(calibrate(breaking_points(table, failed, tolerance), risk), -math.inf)
+
+
+def _others(
+    landing: Landing, search: ExactSearch | IndexedSearch, row: int, neighbours: int
+) -> Found | None:
+    """The nearest trajectories of one that are neither itself nor made as it was."""
+    kb, part = landing.kb, int(landing.kb.partitions[row])
+    members = search.members[part]
+    twins = {
+        other
+        for other in members.tolist()
+        if kb.prompts[other] == kb.prompts[row] and kb.noise_ids[other] == kb.noise_ids[row]
+    }
+    wanted = min(neighbours + len(twins), len(members))
+    key = kb.latents(landing.key_step, torch.tensor([row]))
+    found = search.search(key, [part], wanted)
+    kept = [i for i, other in enumerate(found.rows[0].tolist()) if other not in twins]
+    if len(kept) < neighbours:
+        return None
+    taken = kept[:neighbours]
+    return Found(found.rows[:, taken], found.distances[:, taken])
 
 
 def choose(scores: Tensor, threshold: float) -> Tensor:

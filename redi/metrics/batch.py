@@ -10,7 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from redi.embedded.scenes import Scene
-    from redi.inference import Outcome
+    from redi.methods.solve import Outcome
 
 #: the entry that every other one is held against
 FULL = "full"

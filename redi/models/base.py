@@ -26,6 +26,11 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def take(self, rows: Tensor) -> Conditioning:
+        """The prompts of some samples."""
+        prompts = tuple(self.prompts[i] for i in rows.tolist())
+        return Conditioning(prompts, self.states[rows], tuple(item[rows] for item in self.others))
+
     @property
     def embedding(self) -> Tensor:
         """One vector per prompt (B, D): the mean over token positions."""

@@ -164,7 +164,8 @@ def _side(pipe: Any, name: str, value: Any) -> Any:
     """A picture's height or width; the pipeline's own where none is given, if it says which."""
     if value is not None:
         return described(value, name)
-    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    networks = (getattr(pipe, name, None) for name in ("unet", "transformer"))
+    network = next((found for found in networks if found is not None), None)
     own = getattr(pipe, "default_sample_size", None)
     if own is None:
         own = getattr(getattr(network, "config", None), "sample_size", None)

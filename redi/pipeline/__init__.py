@@ -8,18 +8,29 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from redi.errors import UsageError
-from redi.inference import Setting
 from redi.knowledge_base import KnowledgeBase
-from redi.models.identity import pipeline_identity, require_same
-from redi.pipeline.coarse import CoarseProxy, Corrected
-from redi.pipeline.corrected import fit, fitted
-from redi.pipeline.noise import generators
+from redi.methods import Fitted, Method, make_method, method_called
+from redi.methods.redi import ReDi
+from redi.models.identity import Identity, model_identity, require_same
+from redi.pipeline.fitting import check_stored, fit, reference_setup
+from redi.pipeline.noise import generators, noise_of
+from redi.pipeline.plans import UseMethod
 from redi.pipeline.recording import record
-from redi.pipeline.retrieve import Retrieval
 from redi.pipeline.session import attach, detach
 from redi.pipeline.tally import Summary
+from redi.samplers.build import kind_of
 
-__all__ = ["Enabled", "Summary", "disable", "enable", "fit", "generators", "record", "summary"]
+__all__ = [
+    "Enabled",
+    "Summary",
+    "disable",
+    "enable",
+    "fit",
+    "generators",
+    "noise_of",
+    "record",
+    "summary",
+]
 
 _SUMMARIES: WeakKeyDictionary[Any, Summary] = WeakKeyDictionary()
 
@@ -44,91 +55,92 @@ class Enabled:
 
 def enable(
     pipe: Any,
-    kb: str | Path | KnowledgeBase,
+    kb: str | Path | KnowledgeBase | None,
+    method: str | Method = "redi",
     *,
-    method: str = "redi",
-    key_step: int | None = None,
-    value_step: int | None = None,
-    neighbours: int | None = None,
-    estimator: str | None = None,
-    weights: str | None = None,
-    resume: str | None = None,
-    max_distance: float | None = None,
     num_inference_steps: int | None = None,
+    **settings: Any,
 ) -> Enabled:
-    """Let an unmodified diffusers pipeline profit from the trajectories of a knowledge base.
+    """Let an unmodified diffusers pipeline spend its network calls as a method does.
 
-    Until `disable(pipe)` or the end of the `with` block, with `method="redi"` each call runs to the
-    key step, goes on from the value step of the nearest trajectories and leaves out the network
-    calls between; with `method="corrected"` each call takes a few large steps, every one corrected
-    by what the trajectories lost over it.
+    Until `disable(pipe)` or the end of the `with` block. With "redi" each call runs to the key
+    step, goes on from the value step of the nearest trajectories and leaves out the network calls
+    between; with "corrected" each call takes a few large steps, every one corrected by what the
+    trajectories lost over it.
 
     Args:
-        kb: folder of a KB made by `record` or `redi kb build`, or an opened one.
-        method: "redi" or "corrected".
-        key_step: None takes the KB's (redi).
-        value_step: where to go on (redi).
-        neighbours, estimator, weights, resume: as `retrieval.*` in the configuration; None takes
-            one neighbour and what the paper does (redi).
-        max_distance: a batch in which a nearest key is farther than this runs in full (redi).
-        num_inference_steps: of every call, the number given to `fit` (corrected).
+        kb: folder of a KB made by `record` or `redi kb build`, or an opened one; None for methods
+            that need none.
+        method: a name (`redi.METHODS`), or an object such as `redi.ReDi(value_step=35)`.
+        num_inference_steps: of every call, for methods with few levels of their own ("corrected":
+            the number given to `fit`).
+        settings: of a method given by name, such as key_step, value_step, neighbours, estimator,
+            weights, resume, max_distance, tolerance and risk of "redi".
 
     Raises:
         UsageError: the KB does not fit the pipeline (the differing fields are named), the sampler
             is stochastic, or the steps are not stored. What only a call can tell, such as its
             guidance scale, is refused in that call before the network is run.
     """
-    jump = {
-        "key_step": key_step,
-        "value_step": value_step,
-        "neighbours": neighbours,
-        "estimator": estimator,
-        "weights": weights,
-        "resume": resume,
-        "max_distance": max_distance,
-    }
-    _check_method(method, jump, {"num_inference_steps": num_inference_steps})
-    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    opened = kb if kb is None or isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    chosen = _method(method, num_inference_steps, settings)
+    if opened is not None:
+        _check(pipe, chosen, opened)
     found = Summary()
-    if num_inference_steps is not None:
-        steps = Corrected(opened, fitted(pipe, opened, num_inference_steps), found)
-        attach(pipe, steps, steps.describe, CoarseProxy)
-    else:
-        setting = _setting(opened, jump)
-        require_same(opened, pipeline_identity(pipe))
-        plan = Retrieval(opened, setting, max_distance, found)
-        attach(pipe, plan, plan.describe)
+    attach(pipe, UseMethod(chosen, opened, found))
     _SUMMARIES[pipe] = found
     return Enabled(pipe)
 
 
-def _check_method(method: str, jump: dict[str, Any], few: dict[str, Any]) -> None:
-    """Refuse unknown methods, and arguments that are missing or would do nothing."""
-    takes = {"redi": (jump, "value_step", few), "corrected": (few, "num_inference_steps", jump)}
-    if method not in takes:
-        raise UsageError(f"method={method!r} is unknown; use one of {', '.join(takes)}")
-    own, needed, others = takes[method]
-    if own[needed] is None:
-        raise UsageError(f"method={method!r} needs {needed}: give it")
-    if useless := [name for name, value in others.items() if value is not None]:
-        raise UsageError(
-            f"{useless[0]}={others[useless[0]]!r} does nothing with method={method!r}: leave it out"
-        )
+def _method(method: str | Method, steps: int | None, settings: dict[str, Any]) -> Method:
+    given = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(method, Method):
+        if steps is not None:
+            given["num_inference_steps"] = steps
+        if given:
+            name, value = next(iter(given.items()))
+            raise UsageError(
+                f"{name}={value!r} does nothing with a method that is given as an object: set it "
+                f"in {type(method).__name__}(...)"
+            )
+        return method
+    if steps is not None:
+        given["num_inference_steps"] = steps
+    made = make_method(method, _calls_named(method, given))
+    if isinstance(made, ReDi) and made.value_step is None and made.tolerance is None:
+        raise UsageError(f"method={method!r} needs value_step: give it")
+    if "calls" in made.settings() and steps is None and "calls" not in given:
+        raise UsageError(f"method={method!r} needs num_inference_steps: give it")
+    return made
 
 
-def _setting(kb: KnowledgeBase, jump: dict[str, Any]) -> Setting:
-    identity = kb.manifest.identity
-    key = identity["key_step"] if jump["key_step"] is None else jump["key_step"]
-    if key is None:
-        raise UsageError(
-            f"the KB {str(kb.root)!r} was recorded without a key step, for method='corrected' "
-            "alone: record it with key_step and value_steps"
-        )
-    names = ("neighbours", "estimator", "weights", "resume")
-    given = {name: jump[name] for name in names if jump[name] is not None}
-    setting = Setting(int(key), jump["value_step"], **given)
-    setting.check(int(identity["steps"]))
-    return setting
+def _calls_named(method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the number of steps under the name that methods have for it."""
+    kind = method_called(method)
+    if "num_inference_steps" in given and "calls" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+        given = {**given, "calls": given["num_inference_steps"]}
+        del given["num_inference_steps"]
+    return given
+
+
+def _check(pipe: Any, method: Method, kb: KnowledgeBase) -> None:
+    """What can be refused before a call."""
+    if isinstance(method, Fitted):
+        setup = reference_setup(pipe, kb)
+        check_stored(method, setup)
+        if not method.is_fitted(setup):
+            calls = getattr(method, "calls", None)
+            raise UsageError(
+                f"num_inference_steps={calls} has no fitted {method.name!r} beside the KB "
+                f"{str(kb.root)!r}: call redi.fit(pipe, kb, num_inference_steps={calls}, ...) once"
+            )
+        method.bind(setup)
+        return
+    if isinstance(method, ReDi):
+        steps = int(kb.manifest.identity["steps"])
+        method.check(*method.steps_of(kb.key_step, steps), steps)
+    sampler = Identity({"sampler": kind_of(pipe.scheduler)[0]})
+    require_same(kb, model_identity(pipe) | sampler)
 
 
 def disable(pipe: Any) -> None:

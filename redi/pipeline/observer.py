@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import Column, step_group
-from redi.methods.corrected.plan import check_calls, check_reference, coarse_steps
+from redi.methods import Method, Query, Setup
+from redi.methods.corrected import Corrected
+from redi.methods.corrected.plan import check_calls
+from redi.methods.plain import Full
 from redi.models.identity import Identity, schedule_identity, stored_shape
-from redi.samplers import Sampler, SamplerState
-
-#: where the calls of corrected runs lie: late levels leave less over, on the embedded model
-LEVELS = "late1.6"
+from redi.pipeline.networks import Networks
+from redi.pipeline.plans import start_of
+from redi.pipeline.stand_in import StandIn
+from redi.samplers import Sampler, StepRecord
 
 
 class Recording:
-    """A plan that changes nothing and keeps the states at the stored steps.
+    """Full sampling that keeps the states at the stored steps.
 
     `check` is told the setting of each call before the network runs, and again with the shape of
     the latents; it refuses what does not belong together.
     """
+
+    reference_steps: int | None = None
 
     def __init__(
         self,
@@ -37,11 +43,11 @@ class Recording:
         self.kept: dict[tuple[str, str], Tensor] = {}
         self.call, self.check = Identity({}), check
 
-    def describe(self, call: Identity) -> None:
+    def describe(self, call: Identity, generator: Any) -> None:
         self.call = call
 
-    def prepare(self, sampler: Sampler) -> None:
-        last = sampler.num_steps
+    def prepare(self, sampler: Sampler) -> Method:
+        last, setup = sampler.num_steps, Setup(sampler)
         key = [] if self.key_step is None else [self.key_step]
         for name, steps in (("key_step", key), ("value_steps", self.value_steps)):
             for step in steps:
@@ -49,10 +55,9 @@ class Recording:
                     raise UsageError(f"{name} has {step}: use steps from 1 to {last}")
         for calls in self.budgets:
             check_calls(last, calls, "budgets")
-        rho = check_reference(sampler) if self.budgets else sampler.levels.rho
-        coarse = {s for calls in self.budgets for s in coarse_steps(rho, calls, LEVELS)[1:]}
+        coarse = {s for calls in self.budgets for s in Corrected(calls).needed_steps(setup)}
         self.steps = [*key, *sorted((set(self.value_steps) | coarse) - set(key))]
-        self.sampler, self.kept = sampler, {}
+        self.last, self.kept = last, {}
         stored = {
             "key_step": self.key_step,
             "stored_steps": self.steps,
@@ -60,24 +65,32 @@ class Recording:
         }
         self.call |= schedule_identity(sampler) | Identity(stored)
         self.check(self.call)
+        return Full().bind(setup)
 
-    def begin(self, sampler: Sampler, latents: Tensor) -> None:
+    def begin(self, sampler: Sampler, latents: Tensor) -> Query:
         self.shape = stored_shape(latents)
         self.check(self.call | Identity({"latent_shape": list(self.shape)}))
+        query = start_of(sampler.noise_scale, latents, [0] * len(latents))
+        query.observe = self.observe
+        return query
 
-    def count(self, samples: int) -> None:
-        """Recording counts nothing."""
-
-    def after(self, state: SamplerState, prediction: Tensor) -> SamplerState:
+    def observe(self, record: StepRecord) -> None:
+        """Keep the state of a completed update, where the KB stores it."""
+        state = record.state
         group = step_group(state.step)
         if state.step in self.steps:
             self.kept[group, "latents"] = self._rows(state.latents)
             if state.step == self.key_step:
-                self.kept[group, "prediction"] = self._rows(prediction)
-            elif self.history and state.history and state.step < self.sampler.num_steps:
+                self.kept[group, "prediction"] = self._rows(record.predictions[-1])
+            elif self.history and state.history and state.step < self.last:
                 rows = [self._rows(item) for item in state.history]
                 self.kept[group, "history"] = torch.stack(rows, 1)
-        return state
+
+    def finish(self, stand_in: StandIn, networks: Networks) -> None:
+        """Keep what the networks were told of each prompt, where it could be seen."""
+        if networks.embedding is not None and stand_in.query is not None:
+            told = networks.embedding[-len(stand_in.query) :]
+            self.kept["prompt", "embedding"] = told.float().cpu()
 
     def _rows(self, latents: Tensor) -> Tensor:
         return latents.float().cpu().reshape(len(latents), *self.shape)

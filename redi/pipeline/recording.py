@@ -84,7 +84,7 @@ def record(
             call[name] = [value] * batch_size  # some pipelines want one per prompt
     folder = _Folder(Path(kb), texts, policy)
     plan = Recording(key_step, value_steps, budgets, store_history, folder.check)
-    attach(pipe, plan, plan.describe)
+    attach(pipe, plan)
     try:
         with Progress(disable=not progress) as bar:
             task = bar.add_task("recording", total=len(texts), completed=folder.done)

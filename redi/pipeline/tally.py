@@ -14,6 +14,9 @@ class Summary:
     misses: int = 0
     network_calls: int = 0
     network_calls_saved: int = 0
+    #: rows that the denoiser computed; a guided call computes two for each sample, and a sample
+    #: that waits for others of its batch is computed with them
+    network_rows: int = 0
     retrieval_seconds: float = 0.0
     #: key distance to the nearest trajectory, one per sample that reached the key step
     distances: list[float] = field(default_factory=list)

@@ -37,6 +37,10 @@ class Found:
     rows: Tensor  # (B, H) trajectory index in the knowledge base
     distances: Tensor  # (B, H) Euclidean distance of the keys, float64
 
+    def take(self, rows: Tensor) -> Found:
+        """The neighbours of some queries."""
+        return Found(self.rows[rows], self.distances[rows])
+
 
 class PartitionedSearch(ABC):
     """Sends each query to its partition, and counts the seconds that this takes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
+from redi.samplers.calls import Ask, Calls, drive
 from redi.samplers.state import Levels, Predict, SamplerState, StepRecord
 
 RESUME_POLICIES = ("rewarm", "retrieved", "legacy")
+
+#: told of every completed update
+Observe = Callable[[StepRecord], None]
 
 
 class Sampler(ABC):
@@ -21,8 +26,7 @@ class Sampler(ABC):
 
     Subclasses adapt one scheduler family: `restore` writes a state into the scheduler, `capture`
     reads it back. Between the two the arithmetic is the scheduler's own, so a plain run is bit for
-    bit what the unmodified diffusers pipeline computes, whoever calls the network: `advance` here,
-    or a user's pipeline.
+    bit what the unmodified diffusers pipeline computes, whoever answers its network calls.
 
     Args:
         scheduler: a diffusers scheduler on which `set_timesteps` was called.
@@ -35,6 +39,8 @@ class Sampler(ABC):
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler, self.num_steps = scheduler, int(scheduler.num_inference_steps)
+        #: the scheduler that makes the present update
+        self.active = scheduler
 
     @property
     @abstractmethod
@@ -70,17 +76,82 @@ class Sampler(ABC):
 
     def call(self, output: Tensor, timestep: Any, latents: Tensor, **options: Any) -> Any:
         """The scheduler's own step for one network call; returns what the scheduler returns."""
-        return self.scheduler.step(output, timestep, latents, **options)
+        return self.active.step(output, timestep, latents, **options)
 
-    def advance(self, state: SamplerState, predict: Predict) -> StepRecord:
-        """One update. `predict` is called once per entry of `call_timesteps[state.step]`."""
-        self.restore(state)
-        latents, predictions = state.latents, []
+    def run(
+        self,
+        state: SamplerState,
+        stop: int | None = None,
+        observe: Observe | None = None,
+        prompt: str = "own",
+    ) -> Calls[SamplerState]:
+        """The state after `stop` updates (the end by default); `observe` is told every update."""
+        for _ in range(state.step, self.num_steps if stop is None else stop):
+            record = yield from self.update(state, prompt)
+            state = record.state
+            if observe is not None:
+                observe(record)
+        return state
+
+    def update(self, state: SamplerState, prompt: str = "own") -> Calls[StepRecord]:
+        """One update; asks for one call per entry of `call_timesteps[state.step]`.
+
+        Between two calls other runs may use the scheduler, so what it remembers is put away.
+        """
+        before, latents, predictions = state, state.latents, list[Tensor]()
+        held: Any = None
         for number, timestep in enumerate(self.call_timesteps[state.step]):
-            output = predict(self._model_input(latents, timestep), timestep)
-            predictions.append(self.call_noise(output, latents, state.step, number))
-            latents = self.call(output, timestep, latents).prev_sample
-        return StepRecord(self.capture(state, latents), tuple(predictions))
+            ask = Ask(
+                latents,
+                timestep,
+                self.calls(0, state.step) + number,
+                self.divisor(state.step, number),
+                prompt,
+            )
+            answer = yield ask
+            if number == 0:
+                before = replace(state, latents=answer.latents)
+                self.restore(before)
+            else:
+                self._take_up(held)
+            noise = self.call_noise(answer.output, answer.latents, state.step, number)
+            predictions.append(noise)
+            latents = self.call(answer.output, timestep, answer.latents).prev_sample
+            held = self._put_away()
+        after = replace(self.capture(before, latents), prediction=predictions[-1])
+        return StepRecord(after, tuple(predictions))
+
+    def finish(
+        self, state: SamplerState, predict: Predict, stop: int | None = None
+    ) -> SamplerState:
+        """The state after `stop` updates (the end by default), every call answered by `predict`."""
+        return drive(self.run(state, stop), predict)
+
+    def records(
+        self, state: SamplerState, predict: Predict, stop: int | None = None
+    ) -> list[StepRecord]:
+        """All updates up to `stop`, every call answered by `predict`."""
+        found: list[StepRecord] = []
+        drive(self.run(state, stop, found.append), predict)
+        return found
+
+    def divisor(self, step: int, number: int) -> Tensor | None:
+        """What the network's input is divided by at a call of an update; None: by nothing."""
+        return None
+
+    def _put_away(self) -> Any:
+        """What the scheduler in use remembers between two calls of one update."""
+        memory = vars(self.active)
+        return self.active, {k: list(v) if isinstance(v, list) else v for k, v in memory.items()}
+
+    def _take_up(self, held: Any) -> None:
+        self.active, memory = held
+        vars(self.active).update(memory)
+
+    @property
+    def noise_scale(self) -> float:
+        """What unit noise is multiplied by where a run starts."""
+        return float(self.scheduler.init_noise_sigma)
 
     def initial(self, noise: Tensor) -> SamplerState:
         """The state before the first update from unit normal noise (B, C, H, W)."""
@@ -139,23 +210,6 @@ class Sampler(ABC):
             )
         return SamplerState(step, latents, tuple(history))
 
-    def run(
-        self, state: SamplerState, predict: Predict, stop: int | None = None
-    ) -> Iterator[StepRecord]:
-        """Advance to `stop` (the end by default), one record per completed update."""
-        for _ in range(state.step, self.num_steps if stop is None else stop):
-            record = self.advance(state, predict)
-            state = record.state
-            yield record
-
-    def finish(
-        self, state: SamplerState, predict: Predict, stop: int | None = None
-    ) -> SamplerState:
-        """The state after `stop` updates (the end by default)."""
-        for record in self.run(state, predict, stop):
-            state = record.state
-        return state
-
     def noise_prediction(self, output: Tensor, latents: Tensor, step: int) -> Tensor:
         """The network output at `latents` of `step` as a noise prediction."""
         return self.call_noise(output, latents, step, 0)
@@ -163,9 +217,6 @@ class Sampler(ABC):
     def call_noise(self, output: Tensor, latents: Tensor, step: int, number: int) -> Tensor:
         """The output of network call `number` of update `step` as a noise prediction."""
         return self._as_noise(output, latents, *self._call_level(step, number))
-
-    def _model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        return self.scheduler.scale_model_input(latents, timestep)
 
     def _call_level(self, step: int, number: int) -> tuple[float, float]:
         """`(alpha, sigma)` of the latents that a network call is made on: a later call of an

@@ -15,7 +15,6 @@ from redi.samplers.check import check_prediction, check_sampler, check_steps
 
 _FIELDS = {"order": "solver_order"}  # the scheduler's name of an option, where it differs
 _ORDERS = (1, 2, 3)
-_LEAST_SIGNAL = 1e-6  # of the first level; schedulers write 0 or 2^-24 for none
 #: what a flow model's own pipeline tells `set_timesteps`: the shift of its levels, and whether
 #: they are even before it
 _SCHEDULE = ("mu", "even_sigmas")

@@ -23,6 +23,14 @@ class Euler(Sampler):
 
     def restore(self, state: SamplerState) -> None:
         self.scheduler._step_index = state.step
+        self.scheduler.is_scale_input_called = True  # `divisor` does it
+
+    def divisor(self, step: int, number: int) -> Tensor:
+        return (self._call_sigma(step, number) ** 2 + 1) ** 0.5
+
+    def _call_sigma(self, step: int, number: int) -> Tensor:
+        """The scheduler's own level of a network call."""
+        return self.scheduler.sigmas[step]
 
     def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         """The network sees, and a velocity refers to, the latents scaled to unit variance."""
@@ -51,6 +59,10 @@ class Heun(Euler):
 
     def restore(self, state: SamplerState) -> None:
         restore_trapezoid(self.scheduler, state.step)
+        self.scheduler.is_scale_input_called = True
+
+    def _call_sigma(self, step: int, number: int) -> Tensor:
+        return self.scheduler.sigmas[2 * step + number]
 
 
 def trapezoids(timesteps: Tensor) -> list[tuple[Tensor, ...]]:

@@ -25,14 +25,15 @@ class FlowEuler(Sampler):
         times = self.scheduler.sigmas.double().cpu()
         return Levels(1 - times, times)
 
+    @property
+    def noise_scale(self) -> float:
+        return 1.0
+
     def initial(self, noise: Tensor) -> SamplerState:
         return SamplerState(0, noise)
 
     def restore(self, state: SamplerState) -> None:
         self.scheduler._step_index = state.step
-
-    def _model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        return latents
 
     def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         return latents + alpha * output

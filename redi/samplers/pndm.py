@@ -102,7 +102,6 @@ class PNDMRungeKutta(PNDM):
         super().__init__(scheduler)
         self._without_warm_up = deepcopy(scheduler)
         self._without_warm_up.register_to_config(skip_prk_steps=True)
-        self._active = scheduler
 
     @cached_property
     def call_timesteps(self) -> list[tuple[Tensor, ...]]:
@@ -114,27 +113,24 @@ class PNDMRungeKutta(PNDM):
         legacy = state.legacy_counter is not None
         multistep = state.step >= _RUNGE_KUTTA and not legacy
         alone = multistep and len(state.history) < self.history_size
-        self._active = self._without_warm_up if alone else self.scheduler
+        self.active = self._without_warm_up if alone else self.scheduler
         counter = 4 * min(state.step, _RUNGE_KUTTA)
         if alone:
             counter = _LEFT_WARM_UP if state.history else 0
         elif state.legacy_counter is not None:
             counter = state.legacy_counter
         held, summed = state.legacy_held or (None, 0)
-        self._active.ets, self._active.counter = list(state.history), counter
-        self._active.cur_sample, self._active.cur_model_output = held, _owned(summed)
+        self.active.ets, self.active.counter = list(state.history), counter
+        self.active.cur_sample, self.active.cur_model_output = held, _owned(summed)
 
     def capture(self, before: SamplerState, latents: Tensor) -> SamplerState:
-        scheduler = self._active
+        scheduler = self.active
         state = SamplerState(before.step + 1, latents, tuple(scheduler.ets[-self.history_size :]))
         if before.legacy_counter is None:
             return state
         summed = scheduler.cur_model_output
         held = (scheduler.cur_sample, summed + torch.zeros_like(latents))
         return replace(state, legacy_counter=scheduler.counter, legacy_held=held)
-
-    def call(self, output: Tensor, timestep: Any, latents: Tensor, **options: Any) -> Any:
-        return self._active.step(output, timestep, latents, **options)
 
     def _call_level(self, step: int, number: int) -> tuple[float, float]:
         if number == 0:

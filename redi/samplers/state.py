@@ -38,12 +38,14 @@ class SamplerState:
 
     step: int
     latents: Tensor  # (B, C, H, W)
-    #: what the method carries, each (B, C, H, W): predictions, oldest first; UniPC and single-step
+    #: what the sampler carries, each (B, C, H, W): predictions, oldest first; UniPC and single-step
     #: DPM-Solver add the latents that their next update starts from
     history: tuple[Tensor, ...] = ()
     #: PNDM resumed in the published way only: calls since the resume, and the tensors it holds
     legacy_counter: int | None = None
     legacy_held: tuple[Tensor, ...] = ()
+    #: the last noise prediction (B, C, H, W); the sampler does not need it, a jump may
+    prediction: Tensor | None = None
 
     def __len__(self) -> int:
         return self.latents.shape[0]
@@ -52,7 +54,14 @@ class SamplerState:
         """The state of some samples of the batch."""
         history = tuple(item[rows] for item in self.history)
         held = tuple(item[rows] for item in self.legacy_held)
-        return replace(self, latents=self.latents[rows], history=history, legacy_held=held)
+        prediction = None if self.prediction is None else self.prediction[rows]
+        return replace(
+            self,
+            latents=self.latents[rows],
+            history=history,
+            legacy_held=held,
+            prediction=prediction,
+        )
 
     @staticmethod
     def join(states: list[SamplerState]) -> SamplerState:
@@ -61,8 +70,10 @@ class SamplerState:
         if len(shapes) > 1:
             found = sorted(map(str, shapes))
             raise ValueError(f"only states at one step can be joined, got {found}")
+        known = [state.prediction for state in states if state.prediction is not None]
         return replace(
             states[0],
+            prediction=torch.cat(known) if len(known) == len(states) else None,
             latents=torch.cat([state.latents for state in states]),
             history=_joined([state.history for state in states]),
             legacy_held=_joined([state.legacy_held for state in states]),

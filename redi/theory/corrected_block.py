@@ -10,9 +10,8 @@ from torch import Tensor
 
 from redi.data.noise import NoisePolicy
 from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
-from redi.methods.corrected.predict import Prediction
 from redi.models.base import DiffusionModel
-from redi.samplers import Predict, Sampler, build_sampler
+from redi.samplers import Predict, Sampler, build_sampler, drive
 from redi.theory.certificate import TOLERANCE
 from redi.theory.config import TheoryConfig
 from redi.theory.corrected import CorrectedRecord, Follower, corrected_bound, known_lipschitz
@@ -63,11 +62,12 @@ def _fit(
     def states(level: int) -> Tensor:
         return reference[chosen.steps[level]]
 
-    def predict(y: Tensor, level: int) -> Prediction:
-        return Prediction(_predict(chosen, predictors, sizes, y, level))
+    def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+        parts = zip(latents.split(list(sizes)), predictors, strict=True)
+        return torch.cat([answer(part, timestep) for part, answer in parts])
 
-    one_noise = torch.zeros(sum(sizes), dtype=torch.long)
-    return fit_correction(chosen, Recipe(), states, predict, one_noise)
+    one_noise, like = torch.zeros(sum(sizes), dtype=torch.long), torch.zeros(())
+    return drive(fit_correction(chosen, Recipe(), states, one_noise, like), predict)
 
 
 def _summary(
@@ -124,7 +124,7 @@ def _trajectories(
     for predict, size in zip(predictors, sizes, strict=True):
         state = sampler.initial(noise.repeat(size, 1, 1, 1))
         kept[0].append(state.latents.double() / alpha[0])
-        for record in sampler.run(state, predict):
+        for record in sampler.records(state, predict):
             step = record.state.step
             if step in kept:
                 kept[step].append(record.state.latents.double() / alpha[step])

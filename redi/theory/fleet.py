@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redi.models.base import DiffusionModel
-from redi.samplers import Predict, Sampler, SamplerState
+from redi.samplers import Predict, Sampler, SamplerState, drive
 from redi.theory.multistep import Update
 
 #: Predictions that the longest method (PNDM) combines.
@@ -70,7 +70,8 @@ class Fleet:
     def advance(self) -> None:
         """One update of every run."""
         records = [
-            self.sampler.advance(self.state.take(rows), predict) for rows, predict in self.batches()
+            drive(self.sampler.update(self.state.take(rows)), predict)
+            for rows, predict in self.batches()
         ]
         update = self.updates[self.state.step]
         self.before, self.state = self.state, SamplerState.join([r.state for r in records])

@@ -15,10 +15,12 @@ from redi.data.noise import NoisePolicy
 from redi.embedded.atlas import ASSETS, STYLES
 from redi.embedded.scenes import Scene, compositions, prompts
 from redi.errors import UsageError
-from redi.inference import Setting, step_group
 from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
-from redi.methods.corrected.plan import check_calls, check_reference, coarse_steps
+from redi.knowledge_base.steps import step_group
+from redi.methods import Setup
+from redi.methods.corrected.plan import check_calls
+from redi.methods.redi import ReDi
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.identity import schedule_identity
@@ -28,6 +30,7 @@ from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES, check_index
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.verbs.engine import check_trainer
+from redi.verbs.entries import fitted_methods
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,7 +46,7 @@ class Prompts:
     early: list[str] | None = None
 
 
-def setting_from(config: Config) -> Setting:
+def setting_from(config: Config) -> ReDi:
     """Key step, value step and estimator; derives the value step where it is not given."""
     retrieval, k, n = config.retrieval, config.kb.key_step, config.sampling.steps
     if n < 2:
@@ -71,14 +74,22 @@ def setting_from(config: Config) -> Setting:
             )
     else:
         v = min(k + n // 2, n)
-    setting = Setting(
-        k, v, retrieval.neighbours, retrieval.estimator, retrieval.weights, retrieval.resume
+    setting = ReDi(
+        k,
+        v,
+        retrieval.neighbours,
+        retrieval.estimator,
+        retrieval.weights,
+        retrieval.resume,
+        retrieval.max_distance,
+        retrieval.tolerance,
+        retrieval.risk,
     )
-    setting.check(n)
+    setting.check(k, v, n)
     return setting
 
 
-def check(config: Config, queries: bool = True) -> Setting:
+def check(config: Config, queries: bool = True) -> ReDi:
     """Everything about a configuration that can be refused before any work.
 
     A command that has no `queries` needs no prompts of theirs.
@@ -223,9 +234,10 @@ def _enough(texts: list[str], source: str, count: int) -> Prompts:
     return Prompts(texts[:count], None)
 
 
-def stored_steps(config: Config, setting: Setting) -> list[int]:
+def stored_steps(config: Config, setting: ReDi) -> list[int]:
     """Steps that the KB stores: the key step first, then the value steps."""
-    n, k = config.sampling.steps, setting.key_step
+    n = config.sampling.steps
+    k, v = setting.steps_of(None, n)
     if config.kb.value_steps is not None:
         bad = [v for v in config.kb.value_steps if not k < v <= n]
         if bad:
@@ -234,23 +246,14 @@ def stored_steps(config: Config, setting: Setting) -> list[int]:
                 f"sampling.steps={n}: take it out"
             )
         values = set(config.kb.value_steps)
-        if setting.value_step not in values:
+        if v not in values:
             raise UsageError(
-                f"retrieval.value_step={setting.value_step} is not in kb.value_steps="
-                f"{sorted(values)}: add it there"
+                f"retrieval.value_step={v} is not in kb.value_steps={sorted(values)}: add it there"
             )
     else:
         grid = set(range(k, n, max(1, n // 10))) - {k} | {min(k + n // 2, n)}
-        values = grid if setting.value_step in grid | {n} else set(range(k + 1, n))
+        values = grid if v in grid | {n} else set(range(k + 1, n))
     return [k, *sorted(values | {n})]
-
-
-def correction_steps(config: Config, sampler: Sampler) -> list[int]:
-    """Steps that the corrections of all budgets start from or lead to, beyond the start."""
-    chosen = config.correction
-    rho = check_reference(sampler) if chosen.calls else sampler.levels.rho
-    plans = [coarse_steps(rho, n, levels) for n in chosen.calls for levels in chosen.levels]
-    return sorted({step for steps in plans for step in steps if step})
 
 
 def precisions(config: Config) -> tuple[str, str]:
@@ -262,18 +265,19 @@ def precisions(config: Config) -> tuple[str, str]:
 
 
 def manifest_from(
-    config: Config, setting: Setting, model: TextToImageModel, sampler: Sampler
+    config: Config, setting: ReDi, model: TextToImageModel, sampler: Sampler
 ) -> Manifest:
     """Identity and layout of the KB that this configuration needs."""
     steps = stored_steps(config, setting)
     shape = model.latent_shape
     key, value = precisions(config)
     columns = [
-        Column(step_group(setting.key_step), "latents", shape, key),
-        Column(step_group(setting.key_step), "prediction", shape, value),
+        Column(step_group(steps[0]), "latents", shape, key),
+        Column(step_group(steps[0]), "prediction", shape, value),
         Column("prompt", "embedding", (model.embedding_size,), key),
     ]
-    levels = correction_steps(config, sampler)
+    setup = Setup(sampler, model.scheduler_config)
+    levels = sorted({step for m in fitted_methods(config) for step in m.needed_steps(setup)})
     columns += [Column(step_group(s), "latents", shape, value) for s in levels if s not in steps]
     for step in steps[1:]:
         columns.append(Column(step_group(step), "latents", shape, value))

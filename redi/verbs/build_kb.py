@@ -17,7 +17,6 @@ from redi.config import Config
 from redi.data.numbers import Numbers
 from redi.errors import UsageError
 from redi.files import LOCK, free_bytes, locked
-from redi.inference import Setting, step_group
 from redi.knowledge_base import (
     Entry,
     KnowledgeBase,
@@ -26,8 +25,13 @@ from redi.knowledge_base import (
     all_shards,
     predicted_bytes,
 )
+from redi.knowledge_base.steps import step_group
+from redi.methods import Query, Setup
+from redi.methods.plain import Full
+from redi.methods.redi import ReDi
+from redi.methods.solve import solve
 from redi.models.text_to_image import TextToImageModel
-from redi.samplers import Sampler
+from redi.samplers import Sampler, StepRecord
 from redi.verbs.assemble import (
     manifest_from,
     model_from,
@@ -50,7 +54,8 @@ def record_trajectories(
     conditioning = model.encode(prompts)
     kept: dict[tuple[str, str], Tensor] = {("prompt", "embedding"): conditioning.embedding}
     wanted = {(column.group, column.name) for column in manifest.columns}
-    for record in sampler.run(sampler.initial(noise), model.predictor(conditioning)):
+
+    def observe(record: StepRecord) -> None:
         group, state = step_group(record.state.step), record.state
         if (group, "latents") in wanted:
             kept[group, "latents"] = state.latents
@@ -58,6 +63,10 @@ def record_trajectories(
             kept[group, "prediction"] = record.predictions[-1]
         if (group, "history") in wanted:
             kept[group, "history"] = torch.stack(state.history, 1)
+
+    nobody = (0,) * len(prompts)
+    query = Query(noise, nobody, nobody, observe=observe)
+    solve(Full().bind(Setup(sampler)), query, model, conditioning)
     return {name: tensor.float().cpu().numpy() for name, tensor in kept.items()}
 
 
@@ -100,7 +109,7 @@ class BuildKnowledgeBase(LightningModule):
 
 def build(
     config: Config,
-    setting: Setting,
+    setting: ReDi,
     model: TextToImageModel,
     say: Callable[[str], None],
     may_build: bool = True,
@@ -115,7 +124,7 @@ def build(
             "'redi kb merge' them, and name the result with kb.dir"
         )
     sampler = sampler_from(config, model)
-    sampler.check_jump(setting.value_step, setting.resume)
+    sampler.check_jump(setting.steps_of(None, sampler.num_steps)[1], setting.resume)
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
     if may_build and not _is_subset(root):

@@ -16,63 +16,20 @@ from torch.utils.data import DataLoader
 from redi.config import Config
 from redi.data.noise import NoisePolicy
 from redi.data.numbers import Numbers
-from redi.errors import UsageError
-from redi.inference import (
-    JUMPS,
-    Outcome,
-    Prefix,
-    ReDi,
-    Setting,
-    Stopwatch,
-    run_plain,
-    step_group,
-)
 from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.steps import step_group
+from redi.methods import Query, Setup
+from redi.methods.memo import Memo
+from redi.methods.plain import Full, Plain
+from redi.methods.redi import ReDi
+from redi.methods.solve import Outcome, solve
 from redi.metrics.batch import BatchResult, Table
 from redi.models.base import Conditioning
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import open_search
-from redi.samplers import Sampler, SamplerOptions
 from redi.verbs.assemble import Prompts, model_from, noise_from, sampler_from
-from redi.verbs.corrected import CorrectedMethods
+from redi.verbs.entries import Entry, entries_of
 from redi.verbs.reference import ReferenceRuns
-from redi.verbs.rivals import Rival, rival
-
-#: what puts the methods in proportion, and is none itself
-REFERENCES = {
-    "switch": "a full run with the query's early prompt until the key step",
-    "content": "a full run with the query's early prompt alone",
-    "other_noise": "a full run from another noise",
-    "other_precision": "a full run in other_dtype",
-}
-METHODS: tuple[str, ...] = (
-    "full",
-    "redi",
-    "plain",
-    *(name for name in JUMPS if name != "redi"),
-    *REFERENCES,
-)
-
-
-def equal_calls(config: Config, model: TextToImageModel, calls: int) -> Sampler:
-    """The same sampler, evenly spread, with exactly `calls` network calls."""
-    chosen = config.sampler
-    options = SamplerOptions(chosen.timestep_spacing, chosen.order, chosen.use_karras_sigmas)
-    found = Rival(chosen.name, chosen.name, options).with_calls(model.scheduler_config, calls)
-    if found is None:
-        raise UsageError(
-            f"sampler={chosen.name} cannot run with {calls} network calls for the baseline "
-            "'plain': raise kb.key_step or lower retrieval.value_step"
-        )
-    return found
-
-
-def converged_sampler(config: Config, model: TextToImageModel) -> Sampler | None:
-    """What stands for the exact solution: the strongest sampler, finely spread."""
-    steps = config.metrics.converged_steps
-    if steps is None:
-        return None
-    return rival("dpm_solver_pp", "trailing").sampler(model.scheduler_config, steps)
 
 
 class Evaluate(LightningModule):
@@ -81,7 +38,7 @@ class Evaluate(LightningModule):
     def __init__(
         self,
         config: Config,
-        setting: Setting,
+        setting: ReDi,
         queries: Prompts,
         kb_root: Path,
         shown: int,
@@ -103,32 +60,30 @@ class Evaluate(LightningModule):
             self.model = model_from(
                 config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
             )
-        self.sampler = sampler_from(config, self.model)
         self.noise: NoisePolicy = noise_from(config)
-        kb = KnowledgeBase(self.kb_root, config.kb.size, config.kb.check_hashes)
-        partitions = kb.noise_ids * (self.noise.policy == "bank")
+        self.kb = KnowledgeBase(self.kb_root, config.kb.size, config.kb.check_hashes)
+        key, value = self.setting.key_step, self.setting.value_step
+        assert key is not None and value is not None
+        self.value_step = value
         search = open_search(
-            kb,
-            step_group(self.setting.key_step),
+            self.kb,
+            step_group(key),
             "latents",
-            partitions,
+            self.kb.partitions,
             config.retrieval.index,
             config.retrieval.rebuild_index,
             rank_zero_only(print),
         )
-        self.redi = ReDi(
-            self.model, self.sampler, kb, partitions, self.setting, config.seed, search
-        )
-        k, v, n = self.setting.key_step, self.setting.value_step, self.sampler.num_steps
-        calls = self.sampler.calls(0, k) + self.sampler.calls(v, n)
-        self.plain = equal_calls(config, self.model, calls) if self.wants("plain") else None
+        setup = setup_of(config, self.model, self.kb)
+        setup = replace(setup, search=search)
+        self.methods: dict[str, Entry] = {
+            entry.key: entry.bind(setup) for entry in entries_of(config, self.setting, setup)
+        }
         root = None if config.reference_root is None else Path(config.reference_root)
         self.reference = ReferenceRuns(root, self.model)
-        self.corrected = CorrectedMethods(config, kb, self.model, self.reference)
-        self.converged = converged_sampler(config, self.model)
-        stored = kb.manifest.identity["stored_steps"]
-        self.watched = tuple(s for s in stored if k < s < n) if root else (v,)
-        if self.wants("other_precision"):
+        steps = config.metrics.converged_steps
+        self.converged = None if steps is None else _converged(steps).bind(setup)
+        if "other_precision" in config.baselines:
             sampling = config.sampling
             other = model_from(
                 replace(config.model, dtype=config.other_dtype),
@@ -137,51 +92,66 @@ class Evaluate(LightningModule):
             )
             self.other = ReferenceRuns(root, other)
 
-    def wants(self, method: str) -> bool:
-        return method in ("full", "redi", *self.config.baselines)
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Columns of each evaluated method, by its key in tables and pictures."""
+        return {key: entry.describe() for key, entry in self.methods.items()}
 
     def on_test_start(self) -> None:
         """Warm up the networks, so that the first batch is timed like the others."""
         assert self.model is not None
-        noise = self.noise.draw([0], self.model.latent_shape).to(self.model.device)
-        short = sampler_from(self.config, self.model, max(2, self.sampler.min_steps))
-        outcome = run_plain(self.model, short, self._encode([0]), noise)
+        setup = self.methods["full"].method.setup
+        least = max(2, setup.sampler.min_steps)
+        short = Full().bind(replace(setup, sampler=sampler_from(self.config, self.model, least)))
+        outcome = solve(short, self._query([0], self._encode([0])), self.model, self._encode([0]))
         self.model.decode(outcome.latents)
 
     def test_step(self, batch: Tensor, batch_index: int) -> None:
         model, indices = self.model, batch.tolist()
         assert model is not None
-        conditioning = self._encode(indices)
-        ids = [self.noise.query_id(index) for index in indices]
-        noise = self.noise.draw(ids, model.latent_shape).to(model.device)
-        partitions = [self.noise.partition(i) for i in ids]
-        value_step = self.setting.value_step
-        run = self.reference.run
-        outcomes: dict[str, Outcome] = {
-            "full": run(self.sampler, conditioning, noise, self.watched)
+        said = self._encode(indices)
+        early = self._encode(indices, self.queries.early) if self.queries.early else said
+        query, memo = self._query(indices, early), Memo()
+        outcomes = {
+            entry.key: self._outcome(entry, query, said, early, memo)
+            for entry in self.methods.values()
         }
-        early = self._encode(indices, self.queries.early) if self.queries.early else conditioning
-        prefix = self.redi.start(early, noise, partitions, indices, conditioning)
-        for method in METHODS:
-            if method == "plain" and self.plain is not None:
-                outcomes[method] = run(self.plain, conditioning, noise)
-            elif method in JUMPS and self.wants(method):
-                outcomes[method] = self.redi.finish(prefix, method)
-        outcomes |= self.corrected.outcomes(conditioning, noise, partitions)
-        outcomes |= self._references(indices, conditioning, early, prefix, noise)
+        converged = None
+        if self.converged is not None:
+            converged = self.reference.run(self.converged, query, said).latents
         self.result = BatchResult(
             indices,
-            list(conditioning.prompts),
+            list(said.prompts),
             None if self.queries.scenes is None else [self.queries.scenes[i] for i in indices],
             outcomes,
-            {name: self._decode(name, outcome).cpu() for name, outcome in outcomes.items()},
-            value_step,
-            None if self.converged is None else run(self.converged, conditioning, noise).latents,
+            {key: self._decode(key, outcome).cpu() for key, outcome in outcomes.items()},
+            self.value_step,
+            converged,
         )
-        for method, images in self.result.images.items():
+        for key, images in self.result.images.items():
             for index, image in zip(indices, images, strict=True):
                 if index < self.shown:
-                    self.pictures.setdefault(method, {})[index] = image
+                    self.pictures.setdefault(key, {})[index] = image
+
+    def _outcome(
+        self, entry: Entry, query: Query, said: Conditioning, early: Conditioning, memo: Memo
+    ) -> Outcome:
+        """One method on one batch; what is compared with a run differs from it in one thing."""
+        method, model = entry.method, self.model
+        assert model is not None
+        if entry.key == "content":
+            return self.reference.run(Full().bind(method.setup), query, early)
+        if entry.key == "other_noise":
+            ids = [self.noise.other_id(index) for index in query.indices]
+            drawn = self.noise.draw(ids, model.latent_shape).to(model.device)
+            return self.reference.run(method, replace(query, noise=drawn), said)
+        if entry.key == "other_precision":
+            encoded = self.other.model.encode(said.prompts)
+            outcome = self.other.run(method, query, encoded)
+            return replace(outcome, latents=outcome.latents.float())
+        if entry.shared:
+            return self.reference.run(method, query, said, memo, (self.value_step,))
+        return solve(method, query, model, said, early, memo)
 
     def on_test_end(self) -> None:
         """Collect what the other processes measured; the first process writes the results."""
@@ -190,47 +160,39 @@ class Evaluate(LightningModule):
             distributed.all_gather_object(gathered, (self.table.rows, self.pictures))
             for rows, pictures in gathered:
                 self.table.merge(Table(rows))
-                for method, images in pictures.items():
-                    self.pictures.setdefault(method, {}).update(images)
+                for key, images in pictures.items():
+                    self.pictures.setdefault(key, {}).update(images)
         if self.trainer.is_global_zero:
             self.write(self)
 
-    def _references(
-        self,
-        indices: list[int],
-        conditioning: Conditioning,
-        early: Conditioning,
-        prefix: Prefix,
-        noise: Tensor,
-    ) -> dict[str, Outcome]:
-        """Those of `REFERENCES` that are wanted."""
-        model, found = self.model, {}
-        assert model is not None
-        if self.wants("switch"):
-            watch = Stopwatch(model)
-            state = self.sampler.finish(prefix.state, model.predictor(conditioning))
-            found["switch"] = Outcome(state.latents, prefix.cost + watch.stop(len(indices)))
-        if self.wants("content"):
-            found["content"] = self.reference.run(self.sampler, early, noise)
-        if self.wants("other_noise"):
-            others = [self.noise.other_id(index) for index in indices]
-            drawn = self.noise.draw(others, model.latent_shape).to(model.device)
-            found["other_noise"] = self.reference.run(self.sampler, conditioning, drawn)
-        if self.wants("other_precision"):
-            encoded = self.other.model.encode(conditioning.prompts)
-            outcome = self.other.run(self.sampler, encoded, noise)
-            found["other_precision"] = replace(outcome, latents=outcome.latents.float())
-        return found
-
-    def _decode(self, method: str, outcome: Outcome) -> Tensor:
-        model = self.other.model if method == "other_precision" else self.model
+    def _decode(self, key: str, outcome: Outcome) -> Tensor:
+        model = self.other.model if key == "other_precision" else self.model
         assert model is not None
         return model.decode(outcome.latents)
+
+    def _query(self, indices: list[int], early: Conditioning) -> Query:
+        assert self.model is not None
+        ids = [self.noise.query_id(index) for index in indices]
+        drawn = self.noise.draw(ids, self.model.latent_shape).to(self.model.device)
+        partitions = tuple(self.noise.partition(i) for i in ids)
+        return Query(drawn, partitions, tuple(indices), early.embedding)
 
     def _encode(self, indices: list[int], texts: list[str] | None = None) -> Conditioning:
         assert self.model is not None
         wanted = self.queries.texts if texts is None else texts
         return self.model.encode([wanted[index] for index in indices])
+
+
+def setup_of(config: Config, model: TextToImageModel, kb: KnowledgeBase) -> Setup:
+    """What the methods of a run are bound to."""
+    return Setup(
+        sampler_from(config, model), model.scheduler_config, kb, None, model.device, config.seed
+    )
+
+
+def _converged(steps: int) -> Plain:
+    """What stands for the exact solution: the strongest sampler, finely spread."""
+    return Plain(steps, "dpm_solver_pp", timestep_spacing="trailing")
 
 
 def query_loader(count: int, batch_size: int) -> DataLoader[Any]:

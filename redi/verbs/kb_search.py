@@ -14,8 +14,11 @@ from rich.table import Table
 from redi.config import Config
 from redi.data.pixels import to_pixels
 from redi.errors import UsageError
-from redi.inference import run_plain
-from redi.knowledge_base import KnowledgeBase, step_group
+from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.steps import step_group
+from redi.methods import Query, Setup
+from redi.methods.plain import Full
+from redi.methods.solve import solve
 from redi.report.sheets import SheetRow, sheet
 from redi.retrieval.opening import open_search
 from redi.text import plain, say_on, shown
@@ -72,13 +75,10 @@ def search_prompt(prompt: str, config: Config, kb: KnowledgeBase, console: Conso
         )
     sampler, noise = sampler_from(config, model), noise_from(config)
     key_step, query_id = config.kb.key_step, noise.query_id(0)
-    own = run_plain(
-        model,
-        sampler,
-        model.encode([prompt]),
-        noise.draw([query_id], model.latent_shape).to(model.device),
-        (key_step,),
-    )
+    start = noise.draw([query_id], model.latent_shape).to(model.device)
+    query = Query(start, (noise.partition(query_id),), (0,))
+    full = Full().bind(Setup(sampler))
+    own = solve(full, query, model, model.encode([prompt]), watch=(key_step,))
     search = open_search(
         kb,
         step_group(key_step),

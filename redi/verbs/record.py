@@ -14,16 +14,14 @@ from omegaconf import OmegaConf
 from redi.config import Config
 from redi.data.pixels import to_pixels
 from redi.files import write_durably, write_json
-from redi.inference import JUMPS
 from redi.metrics.base import Fields
 from redi.metrics.intervals import Estimate
 from redi.report.examples import EXAMPLES, Example, write_examples
-from redi.report.labels import method_label
 from redi.report.outputs import CONFIG
 from redi.report.pictures import DRAWS, PER_IMAGE
 from redi.report.points import COLUMNS, write_rows
 from redi.report.runs import RESULTS, SCHEMA
-from redi.verbs.evaluate import METHODS, Evaluate
+from redi.verbs.evaluate import Evaluate
 from redi.verbs.hooks import Measure
 from redi.verbs.provenance import config_hash, git_revision, machine, versions
 
@@ -39,7 +37,7 @@ class Recorder:
         self.started, self.measure = started, measure
 
     def __call__(self, module: Evaluate) -> None:
-        entries, folder = entries_of(module), self.folder
+        entries, folder = module.entries, self.folder
         fields = {entry: self.measure.summarise(module.table, entry) for entry in entries}
         rows = _picture_rows(module, entries)
         write_durably(folder / PER_IMAGE, lambda p: write_rows(rows, p))
@@ -56,7 +54,7 @@ class Recorder:
     def _results(
         self, module: Evaluate, entries: Mapping[str, dict[str, Any]], fields: Mapping[str, Fields]
     ) -> dict[str, Any]:
-        config, kb = self.config, module.redi.kb
+        config, kb = self.config, module.kb
         common = {
             "noise": NOISES[config.noise.policy],
             "guidance_scale": config.sampling.guidance_scale,
@@ -65,7 +63,8 @@ class Recorder:
         points, settings = [], dict.fromkeys(n for n in COLUMNS if n not in ("experiment", "run"))
         for entry, told in entries.items():
             settings |= dict.fromkeys(name for name in told if name != "calls")
-            promised = verdict_of(module, entry)
+            errors = module.table.column(entry, "latent_error")
+            promised = {} if errors is None else module.methods[entry].method.verdict(errors)
             measured = flat(fields[entry])
             point = {"entry": entry, **told, **common, "count": len(module.table.rows[entry])}
             points.append(point | measured | promised)
@@ -79,7 +78,7 @@ class Recorder:
                 "model_hash": kb.manifest.identity["model_hash"],
                 "kb_hash": kb.content_hash,
                 "kb_entries": len(kb),
-                "kb_bytes_per_entry": kb.disk_bytes / (len(kb.shards) * kb.manifest.shard_size),
+                "kb_bytes_per_entry": kb.disk_bytes / sum(journal.rows for journal in kb.journals),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": round(time.time() - self.started, 1),
                 "reference_batches": {
@@ -122,7 +121,7 @@ def _picture_rows(module: Evaluate, entries: Mapping[str, dict[str, Any]]) -> li
             neighbour = scalars.pop("neighbour_row", None)
             if neighbour is not None:
                 row["neighbour"] = int(neighbour)
-                row["neighbour_prompt"] = module.redi.kb.prompts[int(neighbour)]
+                row["neighbour_prompt"] = module.kb.prompts[int(neighbour)]
             rows.append(row | {name: float(value) for name, value in scalars.items()})
     return rows
 
@@ -145,42 +144,3 @@ def _examples(module: Evaluate) -> list[Example]:
         prompt = module.queries.texts[index]
         found.append(Example(index // repeats, index % repeats, prompt, pictures))
     return found
-
-
-def entries_of(module: Evaluate) -> dict[str, dict[str, Any]]:
-    """Describing columns of each evaluated entry, in the order of the table."""
-    names = [name for name in METHODS if name in module.table.rows]
-    names += [name for name in module.table.rows if name not in names]
-    return {name: _described(module, name) for name in names}
-
-
-def _described(module: Evaluate, name: str) -> dict[str, Any]:
-    config, setting = module.config, module.setting
-    nothing = ("key_step", "value_step", "kb_size", "neighbours", "estimator", "resume")
-    if name not in METHODS:
-        told = module.corrected.fields(name)
-        title = told["sampler"] if told["method"] == "plain" else method_label("corrected")
-        return dict.fromkeys(nothing) | told | {"label": f"{title}, {told['steps']} calls"}
-    jumps, steps = name in JUMPS, config.sampling.steps
-    retrieves, lands = jumps and name != "jump", jumps and name != "neighbour"
-    if name == "plain" and module.plain is not None:
-        steps = module.plain.num_steps
-    return {
-        "method": name,
-        "label": method_label(name),
-        "sampler": config.sampler.name,
-        "steps": steps,
-        "key_step": setting.key_step if jumps else None,
-        "value_step": setting.value_step if lands else None,
-        "kb_size": config.kb.size if retrieves else None,
-        "neighbours": setting.neighbours if retrieves else None,
-        "estimator": setting.estimator if retrieves and lands else None,
-        "resume": setting.resume if lands else None,
-    }
-
-
-def verdict_of(module: Evaluate, entry: str) -> dict[str, Any]:
-    """What an entry promised beforehand, and what became of it."""
-    if entry in METHODS:
-        return {}
-    return module.corrected.verdict(entry, module.table.column(entry, "latent_error"))

@@ -1,36 +1,37 @@
-"""Runs without retrieval, kept on disk: points of a sweep share their full runs and baselines."""
+"""Answers of the network that points of a sweep share, kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from redi.files import locked, write_durably
-from redi.inference import Cost, Outcome, run_plain
+from redi.errors import UsageError
+from redi.files import locked
+from redi.methods import Method, Query
+from redi.methods.memo import Kept, Memo
+from redi.methods.solve import Outcome, solve
 from redi.models.base import Conditioning
 from redi.models.identity import schedule_identity
 from redi.models.text_to_image import TextToImageModel
-from redi.samplers import Sampler
+from redi.sealed import load_sealed, save_sealed
 from redi.verbs.provenance import versions
 
-_FORMAT = 2
-_COST = ("calls", "network_seconds", "rest_seconds")
+_FORMAT, _WHAT = 2, "the network answers"
 
 
 class ReferenceRuns:
-    """Plain runs of one model, each batch computed once.
+    """Runs of one model whose network answers are kept: full sampling and plain samplers.
 
-    A file is named by everything that its latents depend on: the model's identity, guidance,
-    sampler, timesteps, prompts, the noise itself, library versions, device and thread count. It
-    carries the calls and seconds that were spent, so a point that reads it reports what the run
-    cost. A file that cannot be read is made again. `root` of None keeps nothing.
+    A file holds the answers to the calls of one method on one batch, by what was asked. Running
+    the method again replays them, so everything about the run is had from them and no result is
+    believed: an answer is used only where the network would be told the same, bit for bit. `root`
+    of None keeps nothing.
     """
 
     def __init__(self, root: Path | None, model: TextToImageModel) -> None:
@@ -39,63 +40,82 @@ class ReferenceRuns:
 
     def run(
         self,
-        sampler: Sampler,
+        method: Method,
+        query: Query,
         conditioning: Conditioning,
-        noise: Tensor,
-        watch: tuple[int, ...] = (),
+        memo: Memo | None = None,
+        watch: Container[int] = (),
     ) -> Outcome:
-        """As `run_plain`."""
+        """As `solve`."""
+        memo = Memo() if memo is None else memo
         if self.root is None:
             self.computed += 1
-            return run_plain(self.model, sampler, conditioning, noise, watch)
-        path = self.root / f"{self._digest(sampler, conditioning, noise)}.safetensors"
+            return solve(method, query, self.model, conditioning, None, memo, watch)
+        path = self.root / f"{self._name(method, query, conditioning)}.safetensors"
         with locked(path.with_suffix(".lock")):  # other points of a parallel sweep want it too
-            return self._shared(path, sampler, conditioning, noise, watch)
+            return self._shared(path, method, query, conditioning, memo, watch)
 
     def _shared(
         self,
         path: Path,
-        sampler: Sampler,
+        method: Method,
+        query: Query,
         conditioning: Conditioning,
-        noise: Tensor,
-        watch: tuple[int, ...],
+        memo: Memo,
+        watch: Container[int],
     ) -> Outcome:
-        kept = _read(path, self.model.device)
-        if kept is not None and set(watch) <= set(kept.watched):
+        known = _read(path, self.model)
+        memo.answers |= known
+        given = len(memo.given)
+        outcome = solve(method, query, self.model, conditioning, None, memo, watch)
+        used = list(dict.fromkeys(memo.given[given:]))
+        if set(used) <= set(known):
             self.read += 1
-            return kept
-        outcome = run_plain(self.model, sampler, conditioning, noise, watch)
-        self.computed += 1
-        tensors = {f"step_{step}": latents for step, latents in outcome.watched.items()}
-        tensors = {k: v.cpu().contiguous() for k, v in {**tensors, "end": outcome.latents}.items()}
-        cost = {name: repr(getattr(outcome.cost, name)) for name in _COST}
-        write_durably(path, lambda temporary: save_file(tensors, temporary, cost))
+        else:
+            self.computed += 1
+            _write(path, self.model, {name: memo.answers[name] for name in used})
         return outcome
 
-    def _digest(self, sampler: Sampler, conditioning: Conditioning, noise: Tensor) -> str:
-        what: dict[str, Any] = {
+    def _name(self, method: Method, query: Query, conditioning: Conditioning) -> str:
+        what = {
             "format": _FORMAT,
             **self.model.identity(),
-            **schedule_identity(sampler).fields,
+            **schedule_identity(method.sampler).fields,
             "prompts": conditioning.prompts,
+            "method": [method.name, method.settings()],
             "versions": versions(),
             "device": str(self.model.device),
             "threads": torch.get_num_threads(),
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
-        digest.update(noise.cpu().contiguous().numpy().data)
+        digest.update(query.noise.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:24]
 
 
-def _read(path: Path, device: torch.device) -> Outcome | None:
+def _of(path: Path, model: TextToImageModel) -> dict[str, Any]:
+    return {"name": path.stem, "model": model.identity()["model_hash"]}
+
+
+def _write(path: Path, model: TextToImageModel, answers: dict[str, Kept]) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, kept in answers.items():
+        tensors[f"{name}.output"] = kept.output.cpu()
+        if kept.guidance is not None:
+            tensors[f"{name}.guidance"] = kept.guidance.cpu()
+    seconds = {name: kept.seconds for name, kept in answers.items()}
+    save_sealed(path, _WHAT, _of(path, model), tensors, seconds)
+
+
+def _read(path: Path, model: TextToImageModel) -> dict[str, Kept]:
+    """Kept answers; a file that is damaged or of something else holds none and is made again."""
     if not path.is_file():
-        return None
+        return {}
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-            cost = {name: float(value) for name, value in file.metadata().items()}
-    except (SafetensorError, ValueError):
-        return None
-    end = tensors.pop("end")
-    watched = {int(name.removeprefix("step_")): latents for name, latents in tensors.items()}
-    return Outcome(end, Cost(**cost), watched=watched)
+        found = load_sealed(path, _WHAT, _of(path, model))
+        tensors = {name: tensor.to(model.device) for name, tensor in found.tensors.items()}
+        return {
+            name: Kept(tensors[f"{name}.output"], tensors.get(f"{name}.guidance"), float(spent))
+            for name, spent in found.content.items()
+        }
+    except (UsageError, KeyError, AttributeError, TypeError, ValueError):
+        return {}

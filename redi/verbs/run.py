@@ -14,23 +14,24 @@ from rich.console import Console
 from redi.config import Config
 from redi.errors import UsageError
 from redi.files import LOCK, locked_alone
-from redi.inference import Setting
+from redi.methods.redi import ReDi
 from redi.metrics.catalogue import metrics_from, wanted
 from redi.reading import read_json
 from redi.report.outputs import clear, complete
 from redi.report.runs import RESULTS
 from redi.report.table import print_table
-from redi.verbs.assemble import check, model_from, queries_from
+from redi.verbs.assemble import check, model_from, noise_from, queries_from
 from redi.verbs.build_kb import build
 from redi.verbs.engine import progress_bar, trainer_from
-from redi.verbs.evaluate import METHODS, Evaluate, query_loader
-from redi.verbs.fit_corrections import fit_all, recipe_from
+from redi.verbs.entries import baselines, fitted_methods
+from redi.verbs.evaluate import Evaluate, query_loader, setup_of
+from redi.verbs.fit import fit_all
 from redi.verbs.hooks import Measure
 from redi.verbs.provenance import config_hash
 from redi.verbs.record import Recorder
 
 
-def run_name(config: Config, setting: Setting) -> str:
+def run_name(config: Config, setting: ReDi) -> str:
     """Folder name of a run: what people sweep, and a hash of everything."""
     return (
         f"{config.sampler.name}-n{config.sampling.steps}-k{setting.key_step}"
@@ -41,8 +42,8 @@ def run_name(config: Config, setting: Setting) -> str:
 def check_baselines(config: Config) -> None:
     """Refuse unknown baselines and those that would be the full run again."""
     for name in config.baselines:
-        if name not in METHODS or name in ("full", "redi"):
-            known = ", ".join(m for m in METHODS if m not in ("full", "redi"))
+        if name not in baselines():
+            known = ", ".join(baselines())
             raise UsageError(f"baselines has {name!r}; use any of {known}")
         if name in ("switch", "content") and not config.data.late_style:
             raise UsageError(
@@ -91,7 +92,7 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 
 def _evaluate(
-    config: Config, setting: Setting, folder: Path, may_build: bool, console: Console
+    config: Config, setting: ReDi, folder: Path, may_build: bool, console: Console
 ) -> None:
     """Everything up to the results."""
     started = time.time()
@@ -99,13 +100,13 @@ def _evaluate(
     measure = Measure(metrics)
     for note in notes:
         console.print(note, markup=False)
-    recipe_from(config)
+    fitted = fitted_methods(config)
     queries = queries_from(config.data)
     model = model_from(
         config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
     )
     kb = build(config, setting, model, console.print, may_build)
-    fit_all(config, kb, model, console.print)
+    fit_all(fitted, setup_of(config, model, kb), noise_from(config), model, console.print)
     record = Recorder(config, folder, started, measure)
     task = Evaluate(config, setting, queries, kb.root, config.report.sheet_rows, record)
     trainer = trainer_from(config.trainer, [progress_bar("evaluation"), measure])

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from redi.methods.corrected.predict import Prediction
 from redi.samplers.coefficients import METHODS, unipc_corrector
 
 
@@ -30,12 +29,6 @@ class Visit:
     def clean(self) -> Tensor:
         """Predicted clean latents `d = y - rho e`."""
         return self.y - self.rho * self.noise
-
-
-def visit(rho: float, y: Tensor, prediction: Prediction) -> Visit:
-    """A level with what the network said there, in float64."""
-    noise, guidance = prediction
-    return Visit(rho, y, noise.double(), None if guidance is None else guidance.double())
 
 
 def ddim(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:

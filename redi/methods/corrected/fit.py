@@ -11,13 +11,13 @@ and level. With `exact` states every level starts from the reference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.methods.corrected.base import BASES, Visit, visit
+from redi.methods.corrected.base import BASES, Visit
 from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.groups import all_different
@@ -25,7 +25,8 @@ from redi.methods.corrected.kernel import KERNELS, Choice, KernelFit, KernelRidg
 from redi.methods.corrected.local import PatchRidge, fit_local
 from redi.methods.corrected.nearest import NearestRidge, fit_nearest
 from redi.methods.corrected.plan import Plan, check_levels
-from redi.methods.corrected.predict import Prediction
+from redi.methods.corrected.run import look
+from redi.samplers import Calls
 
 STATES = ("visited", "exact")
 
@@ -49,9 +50,16 @@ class Recipe:
     trials: int = 64
     #: kernel regressions on so many nearest trajectories; None: on all
     nearest: int | None = None
-    choices: list[Choice] = field(init=False, compare=False)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Kernels, widths and ridges that are tried."""
+        return [Choice(k, w, r) for k in self.kernels for w in self.widths for r in self.ridges]
 
     def __post_init__(self) -> None:
+        for name, given in vars(self).items():  # configurations have lists
+            if isinstance(given, list):
+                object.__setattr__(self, name, tuple(given))
         for name, values, known in (
             ("base", (self.base,), tuple(BASES)),
             ("states", (self.states,), STATES),
@@ -85,28 +93,27 @@ class Recipe:
                 f"correction.levels={list(self.levels)} are chosen by the error of left-out "
                 f"trajectories, which correction.states={self.states} does not have: name one"
             )
-        grid = [Choice(k, w, r) for k in self.kernels for w in self.widths for r in self.ridges]
-        object.__setattr__(self, "choices", grid)
+
+
+#: what is fitted where nothing else is asked for
+STANDARD = Recipe(levels=("even", "late1.4", "late1.8", "late2.3"))
 
 
 def fit_correction(
     plan: Plan,
     recipe: Recipe,
     reference: Callable[[int], Tensor],
-    predict: Callable[[Tensor, int], Prediction],
     partitions: Tensor,
-    progress: Callable[[int], None] = lambda level: None,
+    like: Tensor,
     groups: Tensor | None = None,
-) -> Correction:
-    """Fit all steps of a plan.
+) -> Calls[Correction]:
+    """Fit all steps of a plan; asks for one network call of every trajectory at each level.
 
     Args:
         plan: the levels; `reference(i)` gives `y` (K, C, H, W) of all trajectories at level i.
         recipe: what is fitted.
-        predict: the network's prediction for every trajectory, with its own prompt, at
-            normalised states (K, C, H, W) of a level.
         partitions: noise partition of each trajectory (K,); kernels never look across.
-        progress: called with each finished level.
+        like: what the network's input is like: its dtype and device.
         groups: of trajectories that repeat one another (K,), which are left out together; None: no
             trajectory repeats another.
     """
@@ -120,7 +127,8 @@ def fit_correction(
     visits: list[Visit] = []
     steps: list[StepCorrection] = []
     for level in range(plan.calls):
-        visits.append(visit(float(plan.rho[level]), y, predict(y, level)))
+        here, _ = yield from look(plan, level, y, like)
+        visits.append(here)
         target = reference(level + 1).double()
         base = base_step(plan, recipe.base, level, visits)
         residual = target - base
@@ -128,7 +136,6 @@ def fit_correction(
         step, left_out = fit_step(recipe, visits, residual, partitions, groups)
         steps.append(step)
         y = base + left_out if recipe.states == "visited" else target
-        progress(level)
     if recipe.states == "exact":
         return Correction(plan, recipe.base, tuple(steps), None)
     error = (y - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)

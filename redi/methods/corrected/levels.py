@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from redi.methods.corrected.corrector import Correction
 from redi.methods.corrected.plan import Plan
+from redi.samplers import Calls
 
 
-def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Correction]) -> Plan:
+def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Calls[Correction]]) -> Calls[Plan]:
     """The plan whose corrections leave the least mean error on trajectories left out of them.
 
     `fit` fits a plan on visited states. Its predicted error is that of whole corrected runs, so it
@@ -19,9 +20,9 @@ def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Correction]) -> Plan:
     if len(distinct) == 1:
         return plans[0]
 
-    def error(plan: Plan) -> float:
-        predicted = fit(plan).predicted_error
+    errors = {}
+    for plan in distinct.values():
+        predicted = (yield from fit(plan)).predicted_error
         assert predicted is not None  # Recipe refuses a choice of levels on exact states
-        return float(predicted.mean())
-
-    return min(distinct.values(), key=error)
+        errors[plan.steps] = float(predicted.mean())
+    return distinct[min(errors, key=lambda steps: errors[steps])]

@@ -1,0 +1,195 @@
+"""Fitting a method to a KB on a user's own pipeline, whose calls answer those of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from redi.errors import UsageError
+from redi.knowledge_base import KnowledgeBase
+from redi.methods import Fitted, Method, Query, Setup, make_method
+from redi.methods.memo import Memo
+from redi.models.identity import Identity, model_identity, require_same, schedule_identity
+from redi.pipeline.networks import Networks
+from redi.pipeline.noise import noise_policy
+from redi.pipeline.plans import Look, start_of
+from redi.pipeline.recording import query
+from redi.pipeline.session import attach, detach
+from redi.pipeline.stand_in import StandIn
+from redi.samplers import Answer, Ask, Sampler, adapt
+
+
+def fit(
+    pipe: Any,
+    kb: str | Path | KnowledgeBase,
+    method: str | Fitted = "corrected",
+    *,
+    num_inference_steps: int | None = None,
+    batch_size: int = 1,
+    progress: bool = True,
+    **call: Any,
+) -> Path:
+    """Fit a method to the trajectories of a knowledge base, on the pipeline itself.
+
+    Costs network calls (for corrected sampling one per trajectory and step, and a few more to
+    choose where the steps lie). The fit is kept beside the KB, where `enable` finds it.
+
+    Args:
+        kb: a KB recorded with this number in `budgets`.
+        method: a method that is fitted, by name or as an object.
+        num_inference_steps: of the calls to come, where the method is given by name.
+        batch_size: prompts per pipeline call.
+        call: the arguments that the KB was recorded with, such as guidance_scale.
+
+    Raises:
+        UsageError: the KB does not fit the pipeline or lacks the steps; it names what differs.
+    """
+    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    chosen = method if isinstance(method, Method) else _named(method, num_inference_steps)
+    if not isinstance(chosen, Fitted):
+        raise UsageError(f"method={chosen.name!r} has nothing to fit: enable it as it is")
+    setup = reference_setup(pipe, opened)
+    check_stored(chosen, setup)
+    path = chosen.path(setup)
+    if path is None:
+        raise UsageError(f"method={chosen.name!r} has nothing to fit: enable it as it is")
+    if path.is_file():
+        return path
+    call.pop("output_type", None)
+    looks = _Looks(pipe, opened, batch_size, call)
+    attach(pipe, looks)
+    try:
+        with Progress(disable=not progress) as bar:
+            looks.bar = bar
+            looks.task = bar.add_task("fitting", total=None)
+            _answer(chosen, setup, looks)
+    finally:
+        detach(pipe)
+    return path
+
+
+def _named(name: str, steps: int | None) -> Method:
+    if steps is None:
+        raise UsageError(f"method={name!r} needs num_inference_steps: give it")
+    return make_method(name, {"calls": steps})
+
+
+def reference_setup(pipe: Any, kb: KnowledgeBase) -> Setup:
+    """What a fitted method is bound to; refuses a KB that was made otherwise."""
+    scheduler = deepcopy(pipe.scheduler)
+    try:
+        scheduler.set_timesteps(int(kb.manifest.identity["steps"]))
+    except ValueError as error:
+        raise UsageError(
+            f"{type(scheduler).__name__} needs more than a number of steps ({error}): fitted "
+            "methods do not work with it"
+        ) from None
+    sampler = adapt(scheduler)
+    require_same(kb, model_identity(pipe) | schedule_identity(sampler))
+    return Setup(sampler, dict(scheduler.config), kb)
+
+
+def check_stored(method: Fitted, setup: Setup) -> None:
+    """Refuse a KB that lacks steps which a fit reads."""
+    kb = setup.needs_kb(method.name)
+    lacking = [step for step in method.needed_steps(setup) if step not in kb.stored_steps]
+    if lacking:
+        calls = getattr(method, "calls", None)
+        raise UsageError(
+            f"the KB {str(kb.root)!r} has no latents after step {lacking[0]}, which "
+            f"num_inference_steps={calls} needs: record it with budgets=[{calls}]"
+        )
+
+
+def _answer(method: Fitted, setup: Setup, looks: _Looks) -> None:
+    """Answer the calls of a fit, the first of all from what is known of it already."""
+    start, first = looks.everywhere(None, len(looks.kb))
+    memo, say = Memo(), looks.say
+    calls = method.fitting(setup, start, say)
+    try:
+        ask = next(calls)
+        while True:
+            count = len(ask.latents)
+            begun = looks.first is not None and float(ask.timestep) == float(looks.first.timestep)
+            if begun and torch.equal(ask.latents, start[:count]):
+                guidance = None if first.guidance is None else first.guidance[:count]
+                answer = Answer(ask.latents, first.output[:count], guidance)
+            else:
+                kept = memo.find(ask)
+                if kept is None:
+                    _, made = looks.everywhere(ask, count)
+                    kept = memo.keep(ask, made.output, made.guidance, 0.0)
+                answer = Answer(ask.latents, kept.output, kept.guidance)
+            ask = calls.send(answer)
+    except StopIteration:
+        return
+
+
+class _Looks:
+    """Calls of a pipeline that ask its network once for each trajectory of a KB."""
+
+    def __init__(self, pipe: Any, kb: KnowledgeBase, batch_size: int, call: dict[str, Any]) -> None:
+        self.pipe, self.kb, self.batch_size, self.call = pipe, kb, batch_size, call
+        self.reference_steps: int | None = int(kb.manifest.identity["steps"])
+        self.identity, self.look = Identity({}), Look()
+        self.first: Ask | None = None
+        self.bar: Any = None
+        self.task: Any = None
+
+    def describe(self, call: Identity, generator: Any) -> None:
+        self.identity = call
+
+    def prepare(self, sampler: Sampler) -> Method:
+        require_same(self.kb, self.identity | schedule_identity(sampler))
+        self.look = Look(self.look.ask).bind(Setup(sampler))
+        return self.look
+
+    def begin(self, sampler: Sampler, latents: Tensor) -> Query:
+        return start_of(self.look.noise_scale, latents, [0] * len(latents))
+
+    def finish(self, stand_in: StandIn, networks: Networks) -> None:
+        """Nothing is counted."""
+
+    def say(self, text: str) -> None:
+        self.bar.update(self.task, description=text)
+
+    def everywhere(self, ask: Ask | None, count: int) -> tuple[Tensor, Answer]:
+        """Latents that the network was shown, and what it said, for the first trajectories."""
+        parts = []
+        for first in range(0, count, self.batch_size):
+            rows = range(first, min(first + self.batch_size, count))
+            parts.append(self._once(rows, ask))
+            self.bar.advance(self.task)
+        outputs = [answer.output.float().cpu() for answer in parts]
+        known = [a.guidance.float().cpu() for a in parts if a.guidance is not None]
+        guidance = torch.cat(known) if len(known) == len(parts) else None
+        if not bool(torch.isfinite(torch.cat(outputs)).all()):
+            raise UsageError("the network's prediction is not finite: use another dtype")
+        shown = torch.cat([answer.latents.cpu() for answer in parts])
+        return shown, Answer(shown, torch.cat(outputs), guidance)
+
+    def _once(self, rows: Sequence[int], ask: Ask | None) -> Answer:
+        policy = noise_policy(self.kb)
+        given: dict[str, Any] = {
+            "generator": [policy.generator(int(self.kb.noise_ids[i])) for i in rows]
+        }
+        if ask is not None:
+            ask = Ask(ask.latents[list(rows)], ask.timestep, 0, ask.divisor, guidance=True)
+            given["latents"] = ask.latents
+        for name, value in self.call.items():
+            if name.startswith("negative_prompt") and isinstance(value, str):
+                given[name] = [value] * len(rows)  # some pipelines want one per prompt
+        self.look = Look(ask)
+        self.pipe(
+            **query(self.pipe, [self.kb.prompts[i] for i in rows]),
+            **(self.call | given | {"num_inference_steps": 1, "output_type": "latent"}),
+        )
+        if ask is None:
+            self.first = self.look.asked
+        return self.look.answer

@@ -1,0 +1,28 @@
+"""Fitting the methods of a run to its KB, once; fits lie beside the KB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from redi.data.noise import NoisePolicy
+from redi.methods import Fitted, Setup
+from redi.methods.solve import solve_fit
+from redi.models.text_to_image import TextToImageModel
+
+
+def fit_all(
+    methods: Iterable[Fitted],
+    setup: Setup,
+    noise: NoisePolicy,
+    model: TextToImageModel,
+    say: Callable[[str], None],
+) -> None:
+    """Fit every method that has no fit beside the KB yet."""
+    kb = setup.needs_kb("fit")
+    for method in methods:
+        if method.is_fitted(setup):
+            continue
+        drawn = noise.draw(kb.noise_ids.tolist(), model.latent_shape)
+        start = setup.sampler.initial(drawn).latents
+        made = solve_fit(method.fitting(setup, start, say), model, kb.prompts)
+        say(f"{method.title}: {made} network calls, kept in {method.path(setup)}")
