@@ -358,6 +358,23 @@ def test_scores_of_whole_sets_are_compared_by_their_own_draws(tmp_path: Path):
     assert found.allowed == pytest.approx(0.05) and found.equal  # within 5% of full sampling's
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"PAR1 no table", "is damaged"), (None, "lacks the column 'noise'")]
+)
+def test_a_damaged_table_of_pictures_is_one_sentence(
+    tmp_path: Path, content: bytes | None, said: str
+):
+    folder = judged(tmp_path / "run", 1.0).folder
+    path = folder / "per_image.parquet"
+    if content is None:
+        pq.write_table(pq.read_table(path).drop_columns("noise"), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as error:
+        verdicts(load_run(folder))
+    assert "per_image.parquet" in str(error.value)
+
+
 def test_verdict_does_not_claim_what_it_cannot_know(tmp_path: Path):
     def told(*points: dict[str, Any]) -> str:
         return verdicts(load_run(a_run(tmp_path / "run", list(points))))[0]

@@ -28,7 +28,7 @@ class Pictures:
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Every column, rows in the order of the file."""
-        return _read(self.folder / PER_IMAGE)
+        return _read(self.folder / PER_IMAGE, ("entry", "query", "noise", "prompt"))
 
     @cached_property
     def rows(self) -> dict[str, dict[tuple[int, int], int]]:
@@ -65,8 +65,8 @@ class Pictures:
         path = self.folder / DRAWS
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         if path.is_file():
-            columns = _read(path)
             names = ("entry", "quality", "value")
+            columns = _read(path, names)
             for entry, quality, value in zip(*(columns[name] for name in names), strict=True):
                 found[entry, quality].append(value)
         return {key: np.array(values) for key, values in found.items()}
@@ -76,11 +76,15 @@ class Pictures:
         return self._draws.get((entry, quality))
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def _read(path: Path, needed: tuple[str, ...]) -> dict[str, list[Any]]:
     try:
-        return pq.read_table(path).to_pydict()
+        found = pq.read_table(path).to_pydict()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"{str(path)!r} is damaged ({reason}): run the evaluation again"
         ) from error
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise UsageError(f"{str(path)!r} lacks the column {missing[0]!r}: run the evaluation again")
+    return found
