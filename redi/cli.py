@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 from redi.verbs.kb_help import ACTIONS, kb_help
 
 HELP = """\
@@ -55,7 +55,8 @@ def main() -> None:
             print(HELP, end="")
             return
         if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-            _fail(f"verb {arguments[0]!r} is unknown; use one of {', '.join(VERBS)} (redi --help)")
+            told = unknown(f"verb {arguments[0]!r}", arguments[0], VERBS)
+            _fail(f"{told} (redi --help)")
         arguments = ["run", *arguments]
     verb, rest = arguments[0], arguments[1:]
     if {"-h", "--help"} & set(rest):
@@ -78,8 +79,18 @@ def main() -> None:
             _hydra("theory", rest, _theory)
         else:
             _hydra("run", rest, lambda config: _run(config, may_build=verb == "run"))
-    except UsageError as error:
-        _fail(str(error))
+    except (UsageError, OSError, MemoryError) as error:
+        _fail(_told(error))
+
+
+def _told(error: Exception) -> str:
+    """An error that is not redi's own fault, as one sentence."""
+    if isinstance(error, MemoryError):
+        return "the memory is used up: lower model.batch_size, kb.size or data.num_queries"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename!r}: "
+        return f"{where}{error.strerror or error}: put that right and run the same command again"
+    return str(error)
 
 
 def _fail(sentence: str) -> None:
@@ -108,12 +119,13 @@ def _hydra(
     from omegaconf import OmegaConf
     from transformers.utils import logging as transformers_logging
 
-    from redi.composition import CONF, chosen_experiment, points
+    from redi.composition import CONF, checked_arguments, chosen_experiment, points
     from redi.config import register
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     register()
+    arguments = checked_arguments(config_name, arguments)
     for overrides in points(arguments):
         config = _compose(config_name, overrides)
         _check(config, queries)
@@ -129,8 +141,8 @@ def _hydra(
         register()  # launchers call this in other processes
         try:
             job(OmegaConf.to_object(config))
-        except UsageError as error:
-            _fail(str(error))
+        except (UsageError, OSError, MemoryError) as error:
+            _fail(_told(error))
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(application)()
 
@@ -145,9 +157,11 @@ def _check(config: Any, queries: bool) -> None:
     """Refuse a bad point before the first one is computed."""
     from redi.config import Config
     from redi.verbs.assemble import check
+    from redi.verbs.run import check_names
 
     if isinstance(config, Config):
         check(config, queries)
+        check_names(config)
 
 
 def _sweep_folder(arguments: list[str], experiment: str | None) -> list[str]:
@@ -169,15 +183,15 @@ def _run(config: Any, may_build: bool) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from redi.verbs.assemble import check
-    from redi.verbs.run import main_job, run_name
+    from redi.verbs.run import main_job
 
-    run_dir = None if config.run_dir is None else Path(config.run_dir)
     hydra_config = HydraConfig.get()
-    alone = hydra_config.mode != RunMode.MULTIRUN
-    if not alone:
-        run_dir = Path(hydra_config.sweep.dir) / run_name(config, check(config))
-    main_job(config, run_dir, may_build, _console(), alone)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        folder = Path(hydra_config.sweep.dir)
+        main_job(config, None, may_build, _console(), alone=False, parent=folder)
+    else:
+        run_dir = None if config.run_dir is None else Path(config.run_dir)
+        main_job(config, run_dir, may_build, _console())
 
 
 def _kb(arguments: list[str]) -> None:
@@ -185,7 +199,7 @@ def _kb(arguments: list[str]) -> None:
         print(kb_help(), end="")
         return
     if arguments[0] not in ACTIONS:
-        _fail(f"kb action {arguments[0]!r} is unknown; use one of {', '.join(ACTIONS)}")
+        _fail(str(unknown(f"kb action {arguments[0]!r}", arguments[0], ACTIONS)))
     action, rest, prompt = arguments[0], arguments[1:], ""
     from redi.verbs.kb_folders import folder_action, wants_folders
 
@@ -211,9 +225,8 @@ def _experiments(arguments: list[str]) -> None:
     from redi.report.times import write_times
 
     names = [a for a in arguments if "=" not in a and not a.startswith("-")] or experiments()
-    unknown = [name for name in names if name not in experiments()]
-    if unknown:
-        _fail(f"experiment {unknown[0]!r} is unknown; use any of {', '.join(experiments())}")
+    if missing := [name for name in names if name not in experiments()]:
+        raise unknown(f"experiment {missing[0]!r}", missing[0], experiments())
     given = [a.partition("=")[2] for a in arguments if a.startswith("run_dir=")]
     rest = [a for a in arguments if a not in names and not a.startswith("run_dir=")]
     changed = any("=" in a and not a.startswith("hydra") for a in rest)

@@ -12,10 +12,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from redi.config import register
-from redi.errors import UsageError
+from redi.arguments import MULTIRUN, WITH_VALUE, checked, groups_of
+from redi.config import SCHEMAS, register
+from redi.errors import UsageError, unknown
+from redi.ranges import check_ranges
 
-_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
 _PACKAGE = Path(__file__).resolve().parent
 #: beside the package in a checkout, inside it in an installed wheel
 CONF = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
@@ -27,31 +28,33 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose(config_name, overrides)
-        return OmegaConf.to_object(composed)
+        config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_sentence(error, overrides)) from error
+        raise UsageError(_sentence(error)) from error
+    _require_mandatory(config, config_name, overrides)
+    check_ranges(config)
+    return config
+
+
+def checked_arguments(config_name: str, arguments: list[str]) -> list[str]:
+    """The arguments of a verb as Hydra can read them; see `redi.arguments.checked`."""
+    return checked(arguments, SCHEMAS[config_name], CONF, config_name)
 
 
 def points(arguments: list[str]) -> list[list[str]]:
     """Override lists of all points that a command line asks for."""
-    options = {i + 1 for i, a in enumerate(arguments) if a in _OPTIONS_WITH_VALUE}
+    options = {i + 1 for i, a in enumerate(arguments) if a in WITH_VALUE}
     overrides = [
         a for i, a in enumerate(arguments) if i not in options and not a.startswith(("-", "hydra"))
     ]
-    for override in overrides:
-        if override[0] in "+~":
-            raise UsageError(
-                f"{override!r} adds or removes a key, and the keys are fixed: "
-                "write key=value; 'redi run --cfg job' lists every key"
-            )
     swept = experiment_sweep(overrides)
-    if not swept and not {"-m", "--multirun"} & set(arguments):
+    if not swept and not {*MULTIRUN} & set(arguments):
         return [overrides]
     try:
         parsed = OverridesParser.create().parse_overrides([*swept, *overrides])
         return [list(p) for p in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
     except HydraException as error:
-        raise UsageError(_sentence(error, overrides)) from error
+        raise UsageError(_sentence(error)) from error
 
 
 def experiments() -> list[str]:
@@ -65,10 +68,7 @@ def chosen_experiment(overrides: list[str]) -> str | None:
     if not names or names[-1] == "null":
         return None
     if names[-1] not in experiments():
-        raise UsageError(
-            f"experiment={names[-1]!r} is unknown; use one of {', '.join(experiments())} "
-            "(several in a row: redi experiments NAME NAME)"
-        )
+        raise unknown(f"experiment={names[-1]!r}", names[-1], experiments())
     return names[-1]
 
 
@@ -82,12 +82,32 @@ def experiment_sweep(overrides: list[str]) -> list[str]:
     return [f"{key}={value}" for key, value in params.items()]
 
 
-def _sentence(error: Exception, overrides: list[str]) -> str:
+def _require_mandatory(config: Any, config_name: str, overrides: list[str]) -> None:
+    """Refuse a group's choice whose `???` nobody filled.
+
+    OmegaConf drops a `???` that meets a default, so that a model without its path would silently
+    be another model.
+    """
+    for group in groups_of(CONF, config_name):
+        chosen = [o.partition("=")[2] for o in overrides if o.startswith(f"{group}=")]
+        path = CONF / group / f"{chosen[-1]}.yaml" if chosen else None
+        if path is None or not path.is_file() or group == "experiment":
+            continue
+        content = OmegaConf.load(path)
+        for name in map(str, content):
+            empty = getattr(getattr(config, group), name, "") is None
+            if OmegaConf.is_missing(content, name) and empty:
+                raise UsageError(
+                    f"{group}={chosen[-1]} needs {group}.{name}: add {group}.{name}=VALUE"
+                )
+
+
+def _sentence(error: Exception) -> str:
+    """What Hydra says over several lines, in one, without its advice for programmers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause).splitlines()[0] not in lines:
         lines.append(str(cause).splitlines()[0])
-    kept = [line for line in lines if not line.startswith(("To append", "See https", "full_key"))]
-    kept = [line for line in kept if not line.startswith(("reference_type", "object_type"))]
-    given = f" (given: {' '.join(overrides)})" if overrides else ""
-    return "; ".join(dict.fromkeys(kept)) + f"{given}: 'redi run --cfg job' lists every key"
+    dropped = ("To append", "See https", "full_key", "reference_type", "object_type", "Set the env")
+    kept = [line for line in lines if not line.startswith(dropped)]
+    return "; ".join(dict.fromkeys(kept)) + ": 'redi run --cfg job' lists every key"

@@ -9,7 +9,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from redi.embedded.training import StageConfig
+from redi.ranges import each, within
 from redi.theory.config import TheoryConfig
+
+#: largest seed that every generator takes
+SEED = 2**32 - 1
 
 
 @dataclass
@@ -21,15 +25,16 @@ class SamplerConfig:
     timestep_spacing: str | None = "trailing"
     #: solver order of dpm_solver, dpm_solver_pp, dpm_solver_single, unipc and deis: 1 to 3;
     #: null: 2
-    order: int | None = None
+    order: int | None = within(None, 1, 3)
     #: noise levels of Karras et al. in place of the timestep spacing; null: the model's own choice
     use_karras_sigmas: bool | None = None
 
 
 @dataclass
 class SamplingConfig:
-    steps: int = 40
-    guidance_scale: float = 3.0
+    #: updates of a full run; models know 1,000 timesteps
+    steps: int = within(40, 2, 1000)
+    guidance_scale: float = within(3.0, 0, 100)
     negative_prompt: str = ""
 
 
@@ -42,29 +47,33 @@ class ModelConfig:
     #: id on the Hugging Face hub, used where no path is given
     hub_id: str | None = None
     #: side of the pictures in pixels; null: the model's own
-    size: int | None = None
+    size: int | None = within(None, 8, 16384)
     #: float32 | bfloat16 | float16
     dtype: str = "float32"
     #: rows per network call; part of a KB's identity, since rounding may depend on it
-    batch_size: int = 16
+    batch_size: int = within(16, 1)
 
 
 @dataclass
 class DataConfig:
     #: scenes: emoji-scene captions; file: one prompt per line; coco2014: COCO captions
     name: str = "scenes"
-    num_queries: int = 64
-    seed: int = 0
+    num_queries: int = within(64, 2)  # intervals need two
+    seed: int = within(0, 0, SEED)
     #: noises that each query prompt is sampled with; intervals are over prompts
-    repeats: int = 1
+    repeats: int = within(1, 1)
     #: data=scenes only: drawing styles that the KB and the queries use; null: all
     kb_styles: list[str] | None = None
     query_styles: list[str] | None = None
     #: data=scenes only: queries name their style after the jump and not before (stylization)
     late_style: bool = False
-    #: data=file only: text files with the prompts of the KB and of the queries
+    #: data=file only: text files, one prompt per line, or tables (.csv, .tsv, .parquet) with the
+    #: prompts of the KB and of the queries, and the column of such tables
     kb_file: str | None = None
     query_file: str | None = None
+    column: str | None = None
+    #: evaluate also queries whose own trajectory (prompt and noise) is in the KB; they are counted
+    allow_overlap: bool = False
     #: data=coco2014 only: the folder that holds annotations/ (and val2014/, for FID, KID and CMMD)
     root: str | None = None
 
@@ -73,8 +82,8 @@ class DataConfig:
 class NoiseConfig:
     #: shared | bank | per_prompt
     policy: str = "shared"
-    bank_size: int = 1
-    seed: int = 0
+    bank_size: int = within(1, 1)
+    seed: int = within(0, 0, SEED)
 
 
 @dataclass
@@ -82,15 +91,15 @@ class KBConfig:
     #: folder of the KB; null: named by its content below `root`
     dir: str | None = None
     root: str = "outputs/kb"
-    size: int = 96
+    size: int = within(96, 1)
     #: first trajectory that 'redi kb build' makes: writers of disjoint ranges, then merge
-    first: int = 0
-    key_step: int = 8
+    first: int = within(0, 0)
+    key_step: int = within(8, 1)
     #: stored value steps; null: about ten, evenly spread after the key step, and the end
     value_steps: list[int] | None = None
     #: also store what multistep samplers carry, for retrieval.resume=retrieved
     store_history: bool = False
-    shard_size: int = 32
+    shard_size: int = within(32, 1)
     #: full | half: latents at the key step and prompt embeddings
     key_precision: str = "full"
     #: full | half | int8: everything else
@@ -102,10 +111,10 @@ class KBConfig:
 @dataclass
 class RetrievalConfig:
     #: at most one of value_step, skip_length and skip_share (of all steps); none: half are skipped
-    value_step: int | None = None
-    skip_length: int | None = None
-    skip_share: float | None = None
-    neighbours: int = 1
+    value_step: int | None = within(None, 1)
+    skip_length: int | None = within(None, 1)
+    skip_share: float | None = within(None, 0, 1)
+    neighbours: int = within(1, 1)
     #: paper | transport | delta
     estimator: str = "paper"
     #: least_squares | affine | kernel | softmax | uniform; null: the estimator's own
@@ -130,7 +139,7 @@ class CorrectionConfig:
     """Retrieval-corrected sampling; lists are alternatives chosen by left-out error per step."""
 
     #: network calls of each corrected run; empty: none
-    calls: list[int] = field(default_factory=list)
+    calls: list[int] = each([], 1)
     #: plain samplers that run with as many calls: name[:order][:karras][:spacing], or
     #: name:lateP, on levels placed as corrected ones
     against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
@@ -154,23 +163,24 @@ class CorrectionConfig:
     #: any of gaussian, laplacian, linear
     kernels: list[str] = field(default_factory=lambda: ["gaussian"])
     #: kernel widths, multiples of the median distance
-    widths: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
-    ridges: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1])
+    widths: list[float] = each([1.0, 2.0, 4.0], 1e-6, 1e6)
+    #: ridge penalties; the diagonal of a kernel is 1
+    ridges: list[float] = each([1e-4, 1e-3, 1e-2, 1e-1], 1e-12, 1e6)
     #: odd patch sides of the local map
-    patches: list[int] = field(default_factory=lambda: [1, 3])
+    patches: list[int] = each([1, 3], 1)
     #: groups of trajectories that the local map's choices leave out in turn
-    folds: int = 8
+    folds: int = within(8, 2)
     #: where the calls lie: even, karras, lateP (long strides first for P > 1)
     levels: list[str] = field(default_factory=lambda: ["even", "late1.4", "late1.8", "late2.3"])
     #: trajectories that the alternatives of `levels` are tried on
-    trials: int = 64
+    trials: int = within(64, 2)
     #: kernel regression on so many nearest trajectories of each query; null: on all
-    nearest: int | None = None
+    nearest: int | None = within(None, 1)
     #: relative error of the final latents that an image may have: adds a corrected point whose
     #: queries get as many of `calls` as they need; null: none
-    tolerance: float | None = None
+    tolerance: float | None = within(None, 1e-9, 10)
     #: share of images that may exceed the tolerance
-    risk: float = 0.1
+    risk: float = within(0.1, 1e-9, 1 - 1e-9)
 
 
 @dataclass
@@ -182,13 +192,13 @@ class MetricsConfig:
     evaluator_path: str | None = None
     #: steps of a plain DPM-Solver++ run that stands for the exact solution: adds the latent error
     #: to it; null: none
-    converged_steps: int | None = None
+    converged_steps: int | None = within(None, 2, 1000)
     #: compute FD-scene on fewer pictures than feature dimensions
     allow_few: bool = False
     #: resamples of each bootstrap interval
-    resamples: int = 1000
+    resamples: int = within(1000, 2)
     #: real pictures that FD-scene, FID, KID and CMMD compare with
-    real_images: int = 2000
+    real_images: int = within(2000, 2)
     #: inception and clip: folder of real pictures; null: rendered held-out scenes (data=scenes) or
     #: ROOT/val2014 (data=coco2014)
     real_folder: str | None = None
@@ -199,14 +209,14 @@ class MetricsConfig:
 
 @dataclass
 class TrainerConfig:
-    devices: int = 1
-    num_nodes: int = 1
+    devices: int = within(1, 1)
+    num_nodes: int = within(1, 1)
     #: auto | cpu | gpu
     accelerator: str = "auto"
     #: auto | ddp | ddp_spawn
     strategy: str = "auto"
     #: CPU threads per process; null: PyTorch's own choice
-    threads: int | None = None
+    threads: int | None = within(None, 1)
 
 
 @dataclass
@@ -222,7 +232,7 @@ class LoggerConfig:
 @dataclass
 class ReportConfig:
     #: prompts shown on the sample sheet
-    sheet_rows: int = 8
+    sheet_rows: int = within(8, 0)
 
 
 @dataclass
@@ -241,7 +251,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
-    seed: int = 0
+    seed: int = within(0, 0, SEED)
     #: methods beside full sampling and ReDi
     baselines: list[str] = field(
         default_factory=lambda: ["plain", "jump", "random", "prompt", "neighbour"]
@@ -262,7 +272,7 @@ class TrainConfig:
 
     #: all | autoencoder | diffusion | evaluator | export
     stage: str = "all"
-    seed: int = 0
+    seed: int = within(0, 0, SEED)
     #: checkpoints, logs and sample sheets
     run_dir: str = "outputs/train"
     #: where finished weights go; null: the package's assets
@@ -271,7 +281,7 @@ class TrainConfig:
     start_from: str | None = None
     precision: str = "bf16-mixed"
     #: held-out scenes that a finished stage is measured on
-    quality_images: int = 1024
+    quality_images: int = within(1024, 2)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     autoencoder: StageConfig = field(
         default_factory=lambda: StageConfig(1500, 32, 2e-3, 100, 0.01, 100)
@@ -291,15 +301,19 @@ class TheoryRunConfig:
     samplers: list[str] = field(
         default_factory=lambda: ["ddim", "pndm", "dpm_solver", "dpm_solver_pp"]
     )
-    queries: int = 256
+    queries: int = within(256, 2)
     #: KB prompts; the analytic model always uses all that are left
-    entries: int = 440
-    guidance_scale: float = 2.0
+    entries: int = within(440, 1)
+    guidance_scale: float = within(2.0, 0, 100)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     theory: TheoryConfig = field(default_factory=TheoryConfig)
     #: where results.json and the figures go
     run_dir: str = "outputs/theory"
+
+
+#: what each configuration file in conf/ is checked against
+SCHEMAS: dict[str, type] = {"run": Config, "train": TrainConfig, "theory": TheoryRunConfig}
 
 
 def register() -> None:
@@ -308,9 +322,8 @@ def register() -> None:
 
     OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
     store = ConfigStore.instance()
-    store.store(name="base_run", node=Config)
-    store.store(name="base_train", node=TrainConfig)
-    store.store(name="base_theory", node=TheoryRunConfig)
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"base_{name}", node=schema)
     store.store(group="sampler", name="base_sampler", node=SamplerConfig)
     for name, method in METHODS.items():
         store.store(group="methods", name=name, node={name: method})

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -52,11 +53,21 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn what a disk may refuse into a `UsageError` that names the file and what to do."""
     try:
         yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0)
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = _REASONS.get(_error_number(error))
         if reason is None:
             raise
         raise UsageError(f"{str(path)!r} cannot be written, {reason}") from error
+
+
+def _error_number(error: Exception) -> int:
+    """The system's number of an error; libraries in Rust only mention it in their text."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else 0
 
 
 def temporary_name(path: Path) -> Path:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from redi import cli
+from redi.composition import checked_arguments, compose_config
 from redi.embedded.scenes import ATTRIBUTES
+from redi.errors import UsageError
+from redi.files import locked, write_durably
 
 SMALL = [
     "kb.size=8",
@@ -77,6 +83,36 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["kb.value_steps=[4]"], ["kb.value_steps", "kb.key_step=8"]),
         (["trainer.devices=0"], ["trainer.devices=0"]),
         (["-m", "kb.key_step=8,50"], ["kb.key_step=50"]),
+        (["-m", "sampler=ddim,ddmi"], ["sampler='ddmi'", "did you mean 'ddim'?"]),
+        (["sampler=ddmi"], ["sampler='ddmi' is unknown (did you mean 'ddim'?)"]),
+        (["theory=foo"], ["key 'theory' is unknown"]),
+        (["kb.sise=4"], ["did you mean 'kb.size'?"]),
+        ([""], ["verb ''"]),
+        (["kb.size=96", ""], ["'' is not key=value"]),
+        (["=5"], ["'=5' is not key=value"]),
+        (["--foo"], ["option '--foo' is unknown"]),
+        (["--multirum"], ["did you mean '--multirun'?"]),
+        (["model=local"], ["model=local needs model.path"]),
+        (["seed=-1"], ["seed=-1 is too small: use at least 0"]),
+        (["data.seed=-1"], ["data.seed=-1 is too small"]),
+        (["noise.seed=5000000000"], ["noise.seed=5000000000 is too large: use at most 4294967295"]),
+        (["sampling.steps=100000"], ["sampling.steps=100000 is too large: use at most 1000"]),
+        (["sampling.guidance_scale=nan"], ["guidance_scale=nan is not a number: use 0 to 100"]),
+        (["sampling.guidance_scale=inf"], ["guidance_scale=inf is too large"]),
+        (["sampling.guidance_scale=1e38"], ["guidance_scale=1e+38 is too large: use at most 100"]),
+        (["retrieval.skip_share=nan"], ["retrieval.skip_share=nan is not a number"]),
+        (["correction.widths=[1.0,nan]"], ["correction.widths has nan"]),
+        (["correction.calls=[0]"], ["correction.calls has 0"]),
+        (["metrics.converged_steps=0"], ["metrics.converged_steps=0 is too small"]),
+        (["metrics.resamples=0"], ["metrics.resamples=0 is too small: use at least 2"]),
+        (["report.sheet_rows=-1"], ["report.sheet_rows=-1 is too small"]),
+        (["trainer.threads=-1"], ["trainer.threads=-1 is too small: use at least 1"]),
+        (["model.size=3"], ["model.size=3 is too small"]),
+        (["run_dir=" + 300 * "a"], ["name of 300 bytes: use at most 255"]),
+        (["kb.root=/dev/null/kb"], ["kb.root='/dev/null/kb'", "below the file '/dev/null'"]),
+        (["run_dir=/proc/run"], ["run_dir='/proc/run' cannot be written"]),
+        (["reference_root="], ["reference_root='' names no folder"]),
+        (["-m", "kb.key_step=8,[2"], ["kb.key_step=8,[2"]),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(
@@ -85,6 +121,49 @@ def test_bad_input_is_refused_in_one_sentence(
     message = refusal(capsys, *overrides)
     assert all(word in message for word in words), message
     assert not (tmp_path / "outputs").exists()  # before any work
+
+
+def test_what_a_machine_or_an_account_lacks_is_said_before_any_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    message = refusal(capsys, "trainer.accelerator=gpu", "trainer.devices=2")
+    assert "trainer.devices=2 needs as many GPUs and PyTorch finds 1" in message
+    online = ["logger=wandb", "logger.mode=online"]
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert "logger.mode=online finds no login" in refusal(capsys, *online)
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123456789\n")
+    assert "seed=-1" in refusal(capsys, *online, "seed=-1")  # that is, the login is found
+
+
+def test_a_full_disk_is_one_sentence_wherever_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+    def full(path: Path) -> None:
+        raise SafetensorError(told)
+
+    with pytest.raises(
+        UsageError, match="'.*kept.safetensors' cannot be written, the disk is full"
+    ):
+        write_durably(tmp_path / "kept.safetensors", full)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="a file stands where a folder has to be"):
+        with locked(tmp_path / "file" / "lock"):
+            pass
+    error = OSError(errno.EACCES, "Permission denied", "kept")
+    assert cli._told(error).startswith("'kept': Permission denied: put that right")
+
+
+def test_values_in_any_script_are_values(tmp_path: Path) -> None:
+    given = ["run_dir=ünï", "kb.root=two words", "sampling.negative_prompt=猫"]
+    given += ["retrieval.value_step=20", "data.kb_file=a (1).txt"]
+    config = compose_config("run", checked_arguments("run", given))
+    assert (config.run_dir, config.kb.root) == ("ünï", "two words")
+    assert (config.sampling.negative_prompt, config.data.kb_file) == ("猫", "a (1).txt")
+    assert config.retrieval.value_step == 20
 
 
 def test_unknown_verbs_and_actions_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +227,7 @@ def test_the_main_job_and_everything_that_follows_it(
     assert "step_0002" in refusal(capsys, *SMALL, "seed=2")
     shard.write_bytes(original)
 
-    sweep = ["-m", *SMALL, "retrieval.value_step=5,6", "run_dir=sweep"]
+    sweep = ["-m", *SMALL, "retrieval.value_step=6,8", "run_dir=sweep"]  # 8: the last step
     redi(*sweep)
     done = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(done) == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from redi.data.overlap import same_to_a_model
 from redi.errors import UsageError
 from redi.reading import read_json
 
@@ -23,7 +24,8 @@ def captions(root: str | None, role: str, seed: int) -> list[str]:
     """One caption per image of the role's split, in a seeded order.
 
     The caption with the lowest annotation id is taken, so that every image counts once. A prefix
-    of the list is a random sample of the split, and is the same for every length.
+    of the list is a random sample of the split, and is the same for every length. A caption of the
+    validation split that some training image has too is left out: queries are not in the KB.
 
     Raises:
         UsageError: `root` is not set, or its files are missing or are not COCO captions.
@@ -62,15 +64,22 @@ def _ordered(root: str | None, role: str, seed: int) -> list[tuple[int, str]]:
     """Image ids and captions of the role's split in the seeded order."""
     if root is None:
         raise UsageError(f"data.root is not set: name the folder that holds {LAYOUT}")
+    rows = list(_split(root, role))
+    if role == "query":
+        known = {same_to_a_model(text) for _, text in _split(root, "kb")}
+        rows = [(image, text) for image, text in rows if same_to_a_model(text) not in known]
+    order = np.random.default_rng([seed, 2014]).permutation(len(rows))
+    return [rows[i] for i in order]
+
+
+def _split(root: str, role: str) -> tuple[tuple[int, str], ...]:
     path = Path(root) / "annotations" / f"captions_{_SPLITS[role]}2014.json"
     if not path.is_file():
         raise UsageError(
             f"data.root={root!r} has no {path.relative_to(root)}: unpack COCO's "
             f"annotations_trainval2014.zip there ({LAYOUT})"
         )
-    rows = _first_captions(path)
-    order = np.random.default_rng([seed, 2014]).permutation(len(rows))
-    return [rows[i] for i in order]
+    return _first_captions(path)
 
 
 @cache

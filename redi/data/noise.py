@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 
 POLICIES = ("shared", "bank", "per_prompt")
 _QUERY_OFFSET = 1 << 30  # per_prompt: no query shares an id with a KB entry
@@ -30,8 +30,7 @@ class NoisePolicy:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            known = ", ".join(POLICIES)
-            raise UsageError(f"noise.policy={self.policy!r} is unknown; use one of {known}")
+            raise unknown(f"noise.policy={self.policy!r}", self.policy, POLICIES)
         if self.bank_size < 1:
             raise UsageError(f"noise.bank_size={self.bank_size} is too small: use at least 1")
         if self.bank_size > 1 and self.policy != "bank":

@@ -7,7 +7,7 @@ import pkgutil
 
 import redi.metrics
 from redi.config import Config
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 from redi.metrics.base import METRICS, Metric, Quality
 from redi.metrics.needs import Missing, Needs
 
@@ -32,7 +32,7 @@ def wanted(config: Config) -> list[type[Metric]]:
     hooks, known = list(config.metrics.hooks), words()
     for word in hooks:
         if word not in known:
-            raise UsageError(f"metrics.hooks has {word!r}; use any of {', '.join(known)}")
+            raise unknown(f"metrics.hooks has {word!r}, which", word, known)
     if "cost" not in hooks:
         raise UsageError("metrics.hooks lacks 'cost': no result stands without its network calls")
     found = [kind for kind in METRICS.values() if {kind.name, kind.group} & set(hooks)]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
+from netrc import NetrcParseError, netrc
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from redi.config import LoggerConfig
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 from redi.report.examples import Example
 from redi.report.runs import Run
 
@@ -19,7 +23,7 @@ COLUMNS = ("prompt", "full", "redi", "neighbour", "distance")
 def check_logger(config: LoggerConfig) -> None:
     """Refuse an unknown logger, a missing package, and options that would do nothing."""
     if config.name not in LOGGERS:
-        raise UsageError(f"logger={config.name!r} is unknown; use one of {', '.join(LOGGERS)}")
+        raise unknown(f"logger={config.name!r}", config.name, LOGGERS)
     if config.name in ("wandb", "tensorboard") and importlib.util.find_spec(config.name) is None:
         raise UsageError(
             f"logger={config.name} needs the package {config.name}: "
@@ -31,8 +35,26 @@ def check_logger(config: LoggerConfig) -> None:
                 f"logger.{name}={getattr(config, name)} does nothing with logger={config.name}: "
                 "use logger=wandb"
             )
-    if config.name == "wandb" and config.mode not in ("offline", "online"):
-        raise UsageError(f"logger.mode={config.mode!r} is unknown; use one of offline, online")
+    if config.name == "wandb":
+        if config.mode not in ("offline", "online"):
+            raise unknown(f"logger.mode={config.mode!r}", str(config.mode), ("offline", "online"))
+        if config.mode == "online" and not _logged_in():
+            raise UsageError(
+                "logger.mode=online finds no login: run 'wandb login', set WANDB_API_KEY, or use "
+                "logger.mode=offline"
+            )
+
+
+def _logged_in() -> bool:
+    """Whether Weights & Biases would find a key: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        file = netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc"))
+    except (OSError, NetrcParseError):
+        return False
+    return host in file.hosts
 
 
 def flat_metrics(run: Run) -> dict[str, float]:

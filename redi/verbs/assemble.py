@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 
 from redi.config import Config, DataConfig, ModelConfig
 from redi.data.coco import captions
+from redi.data.digests import digest_of
 from redi.data.noise import NoisePolicy
+from redi.data.overlap import Overlap, overlap
+from redi.data.prompt_files import read_prompts
 from redi.embedded.atlas import ASSETS, STYLES
 from redi.embedded.scenes import Scene, compositions, prompts
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
 from redi.knowledge_base.steps import step_group
@@ -25,12 +29,13 @@ from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
 from redi.models.identity import schedule_identity
 from redi.models.text_to_image import TextToImageModel, load_pipeline
-from redi.reading import sha256
+from redi.ranges import check_ranges
 from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES, check_index
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.verbs.engine import check_trainer
 from redi.verbs.entries import fitted_methods
+from redi.verbs.folders import check_folder
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,8 +54,6 @@ class Prompts:
 def setting_from(config: Config) -> ReDi:
     """Key step, value step and estimator; derives the value step where it is not given."""
     retrieval, k, n = config.retrieval, config.kb.key_step, config.sampling.steps
-    if n < 2:
-        raise UsageError(f"sampling.steps={n} is too small: use at least 2")
     names = ("value_step", "skip_length", "skip_share")
     given = [name for name in names if getattr(retrieval, name) is not None]
     if len(given) > 1:
@@ -94,48 +97,65 @@ def check(config: Config, queries: bool = True) -> ReDi:
 
     A command that has no `queries` needs no prompts of theirs.
     """
+    check_ranges(config)
     setting = setting_from(config)
     sampler = config.sampler
     check_options(
         sampler.name,
         SamplerOptions(sampler.timestep_spacing, sampler.order, sampler.use_karras_sigmas),
     )
-    if config.kb.size < 1:
-        raise UsageError(f"kb.size={config.kb.size} is too small: use at least 1")
-    if config.kb.shard_size < 1:
-        raise UsageError(f"kb.shard_size={config.kb.shard_size} is too small: use at least 1")
     if config.retrieval.neighbours > config.kb.size:
         raise UsageError(
             f"retrieval.neighbours={config.retrieval.neighbours} is more than "
             f"kb.size={config.kb.size}: lower the one or raise the other"
         )
-    if config.data.num_queries < 2:
-        raise UsageError(
-            f"data.num_queries={config.data.num_queries} is too small: intervals need at least 2"
-        )
     for name, dtype in (("model.dtype", config.model.dtype), ("other_dtype", config.other_dtype)):
         if dtype not in _DTYPES:
-            raise UsageError(f"{name}={dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
+            raise unknown(f"{name}={dtype!r}", dtype, _DTYPES)
     check_trainer(config.trainer)
     check_logger(config.logger)
+    check_folders(config)
     noise_from(config)
     stored_steps(config, setting)
     for calls in config.correction.calls:
         check_calls(config.sampling.steps, calls)
     precisions(config)
     if config.retrieval.index not in INDEXES:
-        raise UsageError(
-            f"retrieval.index={config.retrieval.index!r} is unknown; use one of "
-            f"{', '.join(INDEXES)}"
-        )
+        index = config.retrieval.index
+        raise unknown(f"retrieval.index={index!r}", index, INDEXES)
     check_index(config.retrieval.index, config.kb.size // max(1, config.noise.bank_size))
+    asked = queries_from(config.data) if queries else None
     size = config.kb.shard_size
-    if queries:
-        queries_from(config.data)
-    prompts_from(
-        config.data, "kb", -(-(config.kb.first + config.kb.size) // size) * size
-    )  # whole shards
+    rows = -(-(config.kb.first + config.kb.size) // size) * size  # whole shards
+    if config.data.name == "scenes":  # there is no end of them
+        prompts_from(config.data, "kb", 1)
+    else:
+        entries = prompts_from(config.data, "kb", rows).texts[: config.kb.size]
+        if config.kb.dir is None and asked is not None:
+            overlap_with(config, asked, entries).require_unseen(config.data.allow_overlap)
     return setting
+
+
+def overlap_with(
+    config: Config, queries: Prompts, entries: list[str], noises: Iterable[int] | None = None
+) -> Overlap:
+    """What queries share with trajectories; without `noises` these are as the recipe has them."""
+    noise = noise_from(config)
+    theirs = map(noise.kb_id, range(len(entries))) if noises is None else noises
+    mine = [noise.query_id(index) for index in range(len(queries.texts))]
+    return overlap(queries.texts, mine, entries, theirs)
+
+
+def check_folders(config: Config) -> None:
+    """Refuse folders that cannot be written; what is finished there is only read."""
+    if config.run_dir is not None:
+        check_folder("run_dir", config.run_dir, "results.json")
+    if config.reference_root is not None:
+        check_folder("reference_root", config.reference_root)
+    if config.kb.dir is None:
+        check_folder("kb.root", config.kb.root)
+    else:
+        check_folder("kb.dir", config.kb.dir, "manifest.json")
 
 
 def noise_from(config: Config) -> NoisePolicy:
@@ -151,15 +171,18 @@ def model_from(
             f"model.kind={config.kind!r} has no pictures to evaluate: use model=emoji or "
             "model=local (model=analytic is for 'redi theory')"
         )
-    if config.path is not None:
-        path = Path(config.path)
-    else:
-        path = EMBEDDED_MODEL if config.hub_id is None else hub_folder(config.hub_id)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = load_pipeline(path, _DTYPES[config.dtype], device)
+    pipeline = load_pipeline(pipeline_folder(config), _DTYPES[config.dtype], device)
     return TextToImageModel(
         pipeline, guidance_scale, negative_prompt, config.batch_size, config.size
     )
+
+
+def pipeline_folder(config: ModelConfig) -> Path:
+    """Where the pipeline is: the embedded one without a path or hub id, which may be downloaded."""
+    if config.path is not None:
+        return Path(config.path)
+    return EMBEDDED_MODEL if config.hub_id is None else hub_folder(config.hub_id)
 
 
 def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None) -> Sampler:
@@ -176,8 +199,6 @@ def sampler_from(config: Config, model: DiffusionModel, steps: int | None = None
 
 def queries_from(config: DataConfig) -> Prompts:
     """One row per query prompt and noise: row `i` is prompt `i // data.repeats`."""
-    if config.repeats < 1:
-        raise UsageError(f"data.repeats={config.repeats} is too small: use at least 1")
     found, times = prompts_from(config, "query", config.num_queries), range(config.repeats)
 
     def repeated(rows: list[Any]) -> list[Any]:
@@ -211,18 +232,29 @@ def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
                 f"data.{name}={getattr(config, name)} needs prompts with known styles: "
                 "use data=scenes"
             )
+    listed = listed_prompts(config, role)
+    if listed is None:
+        raise unknown(f"data.name={config.name!r}", config.name, ("scenes", "file", "coco2014"))
+    return _enough(listed, source_of(config, role), count)
+
+
+def listed_prompts(config: DataConfig, role: str) -> list[str] | None:
+    """All prompts that files give to a role (kb or query); None where none is read."""
     if config.name == "coco2014":
-        return _enough(
-            captions(config.root, role, config.seed), f"data.root={config.root!r}", count
-        )
+        return captions(config.root, role, config.seed)
     if config.name != "file":
-        known = "scenes, file, coco2014"
-        raise UsageError(f"data.name={config.name!r} is unknown; use one of {known}")
-    name, path = f"data.{role}_file", getattr(config, f"{role}_file")
-    if path is None or not Path(path).is_file():
-        raise UsageError(f"{name}={path!r} is not a file: name a text file, one prompt per line")
-    texts = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    return _enough(texts, f"{name}={path!r}", count)
+        return None
+    path = getattr(config, f"{role}_file")
+    if path is None:
+        raise UsageError(f"data.{role}_file is not set: name a text file, one prompt per line")
+    return read_prompts(Path(path), source_of(config, role), config.column)
+
+
+def source_of(config: DataConfig, role: str) -> str:
+    """The key, with its value, that names where a role's prompts come from."""
+    if config.name == "coco2014":
+        return f"data.root={config.root!r}"
+    return f"data.{role}_file={getattr(config, f'{role}_file')!r}"
 
 
 def _enough(texts: list[str], source: str, count: int) -> Prompts:
@@ -291,7 +323,8 @@ def manifest_from(
 def _identity(
     config: Config, steps: list[int], model: TextToImageModel, sampler: Sampler
 ) -> dict[str, Any]:
-    noise, file = noise_from(config), config.data.kb_file
+    noise = noise_from(config)
+    listed = listed_prompts(config.data, "kb")  # by content: a file may change under its name
     identity = {
         **model.identity(),
         **schedule_identity(sampler).fields,
@@ -303,7 +336,7 @@ def _identity(
         "noise_seed": noise.seed,
         "data": config.data.name,
         "data_seed": config.data.seed,
-        "data_file": None if file is None else sha256(Path(file)),
+        "data_file": None if listed is None else digest_of(listed),
         "store_history": config.kb.store_history,
     }
     if config.data.kb_styles is not None:

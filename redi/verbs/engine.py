@@ -6,12 +6,14 @@ import logging
 import warnings
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from redi.config import TrainerConfig
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
+from redi.ranges import check_ranges
 
 
 class ProgressBar(RichProgressBar):
@@ -37,17 +39,20 @@ def progress_bar(title: str) -> ProgressBar:
 
 def check_trainer(config: TrainerConfig) -> None:
     """Refuse what Lightning could not run."""
-    for name in ("devices", "num_nodes"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"trainer.{name}={getattr(config, name)} is too small: use at least 1")
+    check_ranges(config, "trainer.")
     for name, known in (
         ("accelerator", ("auto", "cpu", "gpu")),
         ("strategy", ("auto", "ddp", "ddp_spawn")),
     ):
-        if getattr(config, name) not in known:
+        value = getattr(config, name)
+        if value not in known:
+            raise unknown(f"trainer.{name}={value!r}", value, known)
+    if config.accelerator == "gpu":
+        count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+        if config.devices > count:
             raise UsageError(
-                f"trainer.{name}={getattr(config, name)!r} is unknown; "
-                f"use one of {', '.join(known)}"
+                f"trainer.accelerator=gpu with trainer.devices={config.devices} needs as many GPUs "
+                f"and PyTorch finds {count}: use fewer devices, or trainer.accelerator=cpu"
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +14,6 @@ _PACKAGES = (
     "redi", "torch", "diffusers", "transformers", "lightning", "hydra-core", "faiss-cpu",
     "torchmetrics", "numpy", "scipy", "safetensors", "pyarrow",
 )  # fmt: skip
-
-
-#: keys that say where and how a run is carried out
-_ELSEWHERE = ("run_dir", "trainer", "reference_root", "logger")
 
 
 def versions() -> dict[str, str]:
@@ -56,11 +50,3 @@ def machine() -> dict[str, Any]:
     """What timings depend on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu}
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """Short hash of what determines a run's results (not where they are written)."""
-    relevant = {key: value for key, value in config.items() if key not in _ELSEWHERE}
-    relevant["kb"] = {k: v for k, v in config["kb"].items() if k not in ("dir", "root")}
-    text = json.dumps(relevant, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

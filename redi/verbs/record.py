@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from redi.config import Config
+from redi.data.overlap import Overlap
 from redi.data.pixels import to_pixels
 from redi.files import write_durably, write_json
 from redi.metrics.base import Fields
@@ -23,7 +24,8 @@ from redi.report.points import COLUMNS, write_rows
 from redi.report.runs import RESULTS, SCHEMA
 from redi.verbs.evaluate import Evaluate
 from redi.verbs.hooks import Measure
-from redi.verbs.provenance import config_hash, git_revision, machine, versions
+from redi.verbs.identity import short
+from redi.verbs.provenance import git_revision, machine, versions
 
 #: what a query's noise is to the KB, by policy
 NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
@@ -32,9 +34,18 @@ NOISES = {"shared": "shared", "bank": "bank", "per_prompt": "unseen"}
 class Recorder:
     """Writes a run once all batches are evaluated; called on the first process."""
 
-    def __init__(self, config: Config, folder: Path, started: float, measure: Measure) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        started: float,
+        measure: Measure,
+        identity: dict[str, Any],
+        overlap: Overlap,
+    ) -> None:
         self.config, self.folder = config, folder
         self.started, self.measure = started, measure
+        self.identity, self.overlap = identity, overlap
 
     def __call__(self, module: Evaluate) -> None:
         entries, folder = module.entries, self.folder
@@ -71,7 +82,9 @@ class Recorder:
         return {
             "schema": SCHEMA,
             "provenance": {
-                "config_hash": config_hash(asdict(config)),
+                "config_hash": short(self.identity),
+                "identity": self.identity,
+                "overlap": asdict(self.overlap),
                 "git": git_revision(),
                 "versions": versions(),
                 "machine": machine(),

@@ -5,46 +5,54 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from redi.config import Config
-from redi.errors import UsageError
+from redi.errors import UsageError, unknown
 from redi.files import LOCK, locked_alone
+from redi.knowledge_base import KnowledgeBase
 from redi.methods.redi import ReDi
 from redi.metrics.catalogue import metrics_from, wanted
+from redi.models.text_to_image import TextToImageModel
 from redi.reading import read_json
 from redi.report.outputs import clear, complete
 from redi.report.runs import RESULTS
 from redi.report.table import print_table
-from redi.verbs.assemble import check, model_from, noise_from, queries_from
+from redi.verbs.assemble import check, model_from, noise_from, overlap_with, queries_from
 from redi.verbs.build_kb import build
 from redi.verbs.engine import progress_bar, trainer_from
 from redi.verbs.entries import baselines, fitted_methods
 from redi.verbs.evaluate import Evaluate, query_loader, setup_of
 from redi.verbs.fit import fit_all
 from redi.verbs.hooks import Measure
-from redi.verbs.provenance import config_hash
+from redi.verbs.identity import differences, run_identity, short
 from redi.verbs.record import Recorder
 
 
-def run_name(config: Config, setting: ReDi) -> str:
+def run_name(config: Config, setting: ReDi, identity: dict[str, Any]) -> str:
     """Folder name of a run: what people sweep, and a hash of everything."""
     return (
         f"{config.sampler.name}-n{config.sampling.steps}-k{setting.key_step}"
-        f"-v{setting.value_step}-kb{config.kb.size}-{config_hash(asdict(config))}"
+        f"-v{setting.value_step}-kb{config.kb.size}-{short(identity)}"
     )
+
+
+def check_names(config: Config) -> None:
+    """Refuse unknown metrics, baselines and recipes, and those that do not fit together."""
+    wanted(config)
+    check_baselines(config)
+    fitted_methods(config)
 
 
 def check_baselines(config: Config) -> None:
     """Refuse unknown baselines and those that would be the full run again."""
     for name in config.baselines:
         if name not in baselines():
-            known = ", ".join(baselines())
-            raise UsageError(f"baselines has {name!r}; use any of {known}")
+            raise unknown(f"baselines has {name!r}, which", name, baselines())
         if name in ("switch", "content") and not config.data.late_style:
             raise UsageError(
                 f"baselines has {name!r}, which is the full run again unless queries name their "
@@ -53,27 +61,35 @@ def check_baselines(config: Config) -> None:
 
 
 def main_job(
-    config: Config, run_dir: Path | None, may_build: bool, console: Console, alone: bool = True
+    config: Config,
+    run_dir: Path | None,
+    may_build: bool,
+    console: Console,
+    alone: bool = True,
+    parent: Path = Path("outputs/runs"),
 ) -> Path:
     """Run one point and return its directory.
 
-    A finished point is shown again, not computed; what is missing beside its results is made. A
-    point that is not `alone` leaves the plot to the summary of its sweep.
+    Without a `run_dir` it is below `parent`, named by what the run is. A finished point is shown
+    again, not computed; what is missing beside its results is made. A point that is not `alone`
+    leaves the plot to the summary of its sweep.
     """
     setting = check(config)
-    folder = run_dir or Path("outputs/runs") / run_name(config, setting)
-    check_baselines(config)
-    wanted(config)
+    check_names(config)
+    if may_build and not _settled(config):  # what it holds is part of what the run is
+        build(config, setting, _model(config), console.print)
+    identity = run_identity(config)
+    folder = run_dir or parent / run_name(config, setting, identity)
     if getattr(rank_zero_only, "rank", 0):  # one of several processes that run this command
-        if not _finished(folder, config):
-            _evaluate(config, setting, folder, may_build, console)
+        if not _finished(folder, identity):
+            _evaluate(config, setting, folder, may_build, console, identity)
         return folder
     with _claimed(folder):
-        if _finished(folder, config):
+        if _finished(folder, identity):
             console.print(f"Already finished, skipped: {folder}")
         else:
             clear(folder)
-            _evaluate(config, setting, folder, may_build, console)
+            _evaluate(config, setting, folder, may_build, console, identity)
         run = complete(folder, config.logger, alone)
     print_table(run, console)
     console.print(f"Pictures, plot and numbers: {folder}")
@@ -92,7 +108,12 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 
 def _evaluate(
-    config: Config, setting: ReDi, folder: Path, may_build: bool, console: Console
+    config: Config,
+    setting: ReDi,
+    folder: Path,
+    may_build: bool,
+    console: Console,
+    identity: dict[str, Any],
 ) -> None:
     """Everything up to the results."""
     started = time.time()
@@ -102,28 +123,44 @@ def _evaluate(
         console.print(note, markup=False)
     fitted = fitted_methods(config)
     queries = queries_from(config.data)
-    model = model_from(
-        config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
-    )
+    model = _model(config)
     kb = build(config, setting, model, console.print, may_build)
     fit_all(fitted, setup_of(config, model, kb), noise_from(config), model, console.print)
-    record = Recorder(config, folder, started, measure)
+    found = overlap_with(config, queries, kb.prompts, kb.noise_ids)
+    found.require_unseen(config.data.allow_overlap)
+    record = Recorder(config, folder, started, measure, identity, found)
     task = Evaluate(config, setting, queries, kb.root, config.report.sheet_rows, record)
     trainer = trainer_from(config.trainer, [progress_bar("evaluation"), measure])
     if trainer.world_size == 1:
         task.model = model
-    console.print(f"Evaluating {len(queries.texts)} queries that are not in the KB")
+    console.print(found.sentence())
     trainer.test(task, query_loader(len(queries.texts), config.model.batch_size), verbose=False)
 
 
-def _finished(folder: Path, config: Config) -> bool:
+def _settled(config: Config) -> bool:
+    """Whether no KB has to be made before a run can be told from others."""
+    if config.kb.dir is None:
+        return True
+    try:
+        return len(KnowledgeBase(Path(config.kb.dir), config.kb.size, hashes=False)) > 0
+    except UsageError:
+        return False
+
+
+def _model(config: Config) -> TextToImageModel:
+    sampling = config.sampling
+    return model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> bool:
     path = folder / RESULTS
     if not path.is_file():
         return False
-    found = read_json(path, "the results").get("provenance", {}).get("config_hash")
-    if found != config_hash(asdict(config)):
+    provenance = read_json(path, "the results").get("provenance", {})
+    if provenance.get("config_hash") != short(identity):
+        told = "; ".join(differences(identity, provenance.get("identity")))
         raise UsageError(
-            f"run_dir={str(folder)!r} already holds another run (config hash {found}): "
+            f"run_dir={str(folder)!r} already holds another run ({told}): "
             "choose another run_dir or delete that one"
         )
     return True

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from rich.console import Console
 
 from redi.errors import UsageError
 from redi.report.runs import find_runs
 from redi.report.summary import summarise
+from redi.text import Terminal
 
 
 class SweepSummary(Callback):
@@ -23,4 +23,4 @@ class SweepSummary(Callback):
         except UsageError:  # `redi kb build` finishes points without results
             return
         summarise(root)
-        Console().print(f"Summary of {len(runs)} points: {root}")
+        Terminal().print(f"Summary of {len(runs)} points: {root}")
