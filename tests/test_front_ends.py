@@ -321,6 +321,67 @@ def test_controlnet_windows_are_exact_over_a_jump(tmp_path: Path) -> None:
     assert redi.summary(pipe).network_calls == 5
 
 
+def test_a_window_of_skipped_layers_is_exact_over_a_jump(tmp_path: Path) -> None:
+    from tiny_pipelines import ARGUMENTS, build
+
+    pipe = build("Stable Diffusion 3")
+    call = {"num_inference_steps": 8, "output_type": "latent", "guidance_scale": 3.0}
+    call |= {**ARGUMENTS["Stable Diffusion 3"], "skip_guidance_layers": [0]}
+    call |= {"skip_layer_guidance_start": 0.3, "skip_layer_guidance_stop": 0.8}
+    options = {"key_step": 2, "value_steps": [5], "progress": False}
+    kb = redi.record(pipe, ["a red fox"], tmp_path / "kb", **options, **call)
+    plain = pipe("a red fox", generator=redi.generators(kb), **call).images
+    with redi.enable(pipe, kb, value_step=5):
+        jumped = pipe("a red fox", generator=redi.generators(kb), **call).images
+    assert torch.equal(plain, jumped)
+    found = redi.summary(pipe)
+    # guided calls have two rows; the window's own calls have one, at steps 5 and 6, and once at
+    # step 3, which is left out, because its shape was not seen before
+    assert found.network_calls == 5 and found.network_rows == 2 * 5 + 3
+
+
+def test_a_bank_is_searched_by_the_noise_that_a_generator_names(tmp_path: Path) -> None:
+    from tiny_pipelines import build
+
+    pipe = build("Stable Diffusion 1.x")
+    call = {"num_inference_steps": 6, "output_type": "latent"}
+    prompts = ["a fox", "a car", "a tree", "a house"]
+    options = {"key_step": 2, "value_steps": [4], "noise": "bank", "bank_size": 2}
+    kb = redi.record(pipe, prompts, tmp_path / "kb", progress=False, **options, **call)
+    plain = pipe(prompts[1:3], generator=redi.generators(kb, ids=[1, 0]), **call).images
+    with redi.enable(pipe, kb, value_step=4, estimator="transport"):
+        jumped = pipe(prompts[1:3], generator=redi.generators(kb, ids=[1, 0]), **call).images
+        with pytest.raises(UsageError, match="does not say which of them"):
+            pipe(prompts[1], generator=torch.Generator().manual_seed(3), **call)
+    assert torch.allclose(plain, jumped, atol=1e-4)
+    assert max(redi.summary(pipe).distances) < 1e-3
+
+
+def test_a_method_of_the_configuration_is_a_point_of_the_run(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    import json
+
+    from rich.console import Console
+
+    from redi.config import MetricsConfig
+    from redi.verbs.run import main_job
+
+    tiny_config.baselines, tiny_config.data.num_queries = [], 4
+    tiny_config.metrics = MetricsConfig(hooks=["cost", "fidelity"], resamples=50)
+    tiny_config.methods = {
+        "mine": Plain(3, "dpm_solver_pp", timestep_spacing="trailing"),
+        "few": Corrected(2, RECIPE),
+    }
+    folder = main_job(tiny_config, tmp_path / "run", True, Console(quiet=True))
+    points = json.loads((folder / "results.json").read_text())["points"]
+    found = {point["label"]: (point["method"], point["calls"]) for point in points}
+    assert found["mine"] == ("plain", 3) and found["few"] == ("corrected", 2)
+    tiny_config.methods = {"mine": {"calls": 3}}
+    with pytest.raises(UsageError, match=r"methods.mine=.* is no method: use \+methods=NAME"):
+        main_job(tiny_config, tmp_path / "other", True, Console(quiet=True))
+
+
 def _with_controlnet(pipe: Any) -> Any:
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 

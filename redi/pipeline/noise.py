@@ -85,6 +85,18 @@ def noise_of(kb: KnowledgeBase, generator: Any, samples: int) -> list[int]:
     return [i for i in found if i is not None]
 
 
+def partitions_of(kb: KnowledgeBase, noises: list[int], samples: int) -> list[int]:
+    """The noise partition of each of a call's samples, from those of its generators."""
+    if noise_policy(kb).policy != "bank":
+        return [0] * samples
+    if len(noises) != samples:
+        raise UsageError(
+            f"the KB {str(kb.root)!r} has a noise bank and this call has {samples} samples and "
+            f"{len(noises)} generators: give one for each, generator=redi.generators(kb, ids=[...])"
+        )
+    return noises
+
+
 def _id_of(generator: torch.Generator, known: dict[int, tuple[int, torch.Tensor]]) -> int | None:
     number, state = known.get(generator.initial_seed(), (None, None))
     own = generator.get_state()

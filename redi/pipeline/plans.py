@@ -13,7 +13,7 @@ from redi.knowledge_base import KnowledgeBase
 from redi.methods import Method, Query, Setup
 from redi.models.identity import Identity, require_same, schedule_identity, stored_shape
 from redi.pipeline.networks import Networks
-from redi.pipeline.noise import noise_of
+from redi.pipeline.noise import noise_of, partitions_of
 from redi.pipeline.stand_in import StandIn
 from redi.pipeline.tally import Summary
 from redi.samplers import Ask, Calls, Sampler
@@ -24,7 +24,7 @@ class UseMethod:
 
     def __init__(self, method: Method, kb: KnowledgeBase | None, summary: Summary) -> None:
         self.method, self.kb, self.summary = method, kb, summary
-        self.call, self.generator = Identity({}), None
+        self.call, self._noises = Identity({}), list[int]()
         self._bound: Method | None = None
         self._for: Any = None
 
@@ -35,7 +35,11 @@ class UseMethod:
         return self.method.calls if self.kb is None else int(self.kb.manifest.identity["steps"])  # type: ignore[attr-defined]
 
     def describe(self, call: Identity, generator: Any) -> None:
-        self.call, self.generator = call, generator
+        """Generators tell their noise while they are fresh, before the call draws from them."""
+        self.call = call
+        if self.kb is not None:
+            given = len(generator) if isinstance(generator, (list, tuple)) else 1
+            self._noises = noise_of(self.kb, generator, given)
 
     def prepare(self, sampler: Sampler) -> Method:
         schedule = schedule_identity(sampler)
@@ -54,7 +58,7 @@ class UseMethod:
         if self.kb is not None:
             shape = list(stored_shape(latents))
             require_same(self.kb, self.call | Identity({"latent_shape": shape}))
-            partitions = noise_of(self.kb, self.generator, len(latents))
+            partitions = partitions_of(self.kb, self._noises, len(latents))
         return start_of(self._bound.noise_scale, latents, partitions)
 
     def finish(self, stand_in: StandIn, networks: Networks) -> None:

@@ -119,6 +119,7 @@ def check(config: Config, queries: bool = True) -> ReDi:
     stored_steps(config, setting)
     for calls in config.correction.calls:
         check_calls(config.sampling.steps, calls)
+    fitted_methods(config)
     precisions(config)
     if config.retrieval.index not in INDEXES:
         index = config.retrieval.index

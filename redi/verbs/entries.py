@@ -108,6 +108,12 @@ def fitted_methods(config: Config) -> list[Fitted]:
     found: list[Fitted] = [Corrected(calls, recipe) for calls in chosen.calls]
     if chosen.tolerance is not None:
         found.append(Adaptive(tuple(chosen.calls), recipe, chosen.tolerance, chosen.risk))
+    for name, method in config.methods.items():
+        if not isinstance(method, Method):
+            raise UsageError(
+                f"methods.{name}={method!r} is no method: use +methods=NAME with a NAME of "
+                "'redi methods'"
+            )
     return found + [method for method in config.methods.values() if isinstance(method, Fitted)]
 
 
