@@ -166,10 +166,12 @@ DPM-Solver. Image-to-image calls, which start inside the schedule, and calls tha
 
 CPU offload of whole models is tested with the CPU in the place of the accelerator. Weights that are
 offloaded layer by layer (`enable_sequential_cpu_offload`) are hashed where they are kept and
-`redi.enable` takes the pipeline, but no run of it was tested: that needs an accelerator. A LoRA is
-part of the model's hash, with the adapters in use, their scales and whether they are fused: a KB
-fits the LoRA that it was recorded with and no other. Change adapters before `redi.enable`, which is
-when the hash is taken.
+`redi.enable` takes the pipeline, but no run of it was tested: that needs an accelerator.
+
+A KB fits the model that it was recorded with: weights, configuration and tokenizer of every part,
+adapters with their scales, attention processors, FreeU, hooks and patched blocks. All of it is
+compared again in every call, and a refusal names what differs. A change of a few single weights
+through a tensor's `.data` can go unnoticed, and so can what hooks and callbacks keep to themselves.
 
 The framework's own loop (`redi model=...`) runs Stable Diffusion 1.x and 2.x, SDXL, Stable
 Diffusion 3 and Flux; a plain run is the unmodified pipeline bit for bit (`tests/test_families.py`).
