@@ -148,7 +148,7 @@ def test_a_schedule_without_signal_is_refused_before_the_run(tmp_path: Path) -> 
     pipe.scheduler = scheduler(
         rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="epsilon"
     )
-    with pytest.raises(UsageError, match="starts without signal .rescale_betas_zero_snr=True"):
+    with pytest.raises(UsageError, match="signal, where noise says nothing about the picture"):
         recorded(pipe, PROMPTS, tmp_path / "kb")
     pipe.scheduler = scheduler(
         rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"
