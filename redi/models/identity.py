@@ -96,11 +96,6 @@ def model_identity(pipe: Any) -> Identity:
     return Identity({"model_hash": whole, "model": parts, "model_dtype": dtype, "pipeline": kind})
 
 
-def pipeline_identity(pipe: Any) -> Identity:
-    """What can be compared before a call: the model, and the name of the sampler."""
-    return model_identity(pipe) | Identity({"sampler": kind_of(pipe.scheduler)[0]})
-
-
 def schedule_identity(sampler: Sampler) -> Identity:
     """Sampler, scheduler options (`set_timesteps` may change some), steps and timesteps."""
     scheduler = sampler.scheduler
