@@ -62,7 +62,7 @@ def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
 
 
 def test_a_metric_is_one_class(finished: Path):
