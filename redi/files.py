@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from redi.errors import UsageError
-from redi.reading import read_json as read_json  # callers are moving to redi.reading
 
 #: name of the lock file in a folder that is written to
 LOCK = ".redi.lock"

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from stores import fill, read_all, reseal
 
 from redi.errors import UsageError
+from redi.files import write_json
 from redi.knowledge_base import all_shards, copy_kb, verify
 from redi.methods.corrected.adaptive import fit_policy
 from redi.methods.corrected.corrector import Correction, StepCorrection
@@ -25,6 +29,8 @@ from redi.methods.corrected.local import PatchRidge
 from redi.methods.corrected.plan import Plan
 from redi.methods.corrected.store import load_correction, load_policy, save_correction, save_policy
 from redi.reading import sha256
+from redi.report.examples import Example, read_examples, write_examples
+from redi.report.runs import load_run
 from redi.retrieval import open_search
 from redi.samplers import Sampler, build_sampler
 
@@ -130,7 +136,7 @@ def read_or_sentence(root: Path, name: str) -> Any:
     """What a reader returns; None for one sentence. Anything else that is raised is a fault."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        return READERS[name](root)
+        return read_run(root) if name == "run" else READERS[name](root)
     except UsageError as error:
         assert 20 < len(str(error)) < 3000
         return None
@@ -237,3 +243,60 @@ def test_a_forged_correction_is_one_sentence_or_a_correction(
         save_sealed(root / f"{name}.safetensors", what, read.of, tensors, content)
     for reader in ("correction", "policy"):
         read_or_sentence(root, reader)
+
+
+def read_run(root: Path) -> Any:
+    run = load_run(root / "run")
+    found = [run.pictures.by_prompt(p.entry, "psnr") for p in run.points]
+    means = [None if column is None else column.tolist() for column in found]
+    draws = run.pictures.draws("redi", "fd_scene")
+    pictures = [sorted(example.pictures) for example in read_examples(run.folder)]
+    return means, None if draws is None else draws.tolist(), pictures
+
+
+def a_run(folder: Path) -> None:
+    folder.mkdir()
+    point = {
+        "entry": "redi", "method": "redi", "sampler": "ddim", "steps": 9, "count": 2, "calls": 4.0,
+        "psnr": 20.0, "psnr_low": 19.0, "psnr_high": 21.0,
+    }  # fmt: skip
+    content = {"schema": 2, "provenance": {}, "config": {}, "reference": {}, "settings": []}
+    write_json(folder / "results.json", content | {"points": [point]})
+    rows = [
+        {"entry": "redi", "query": i, "noise": 0, "prompt": f"prompt {i}", "psnr": 20.0 + i}
+        for i in range(2)
+    ]
+    draws = [{"entry": "redi", "quality": "fd_scene", "value": 0.5 + i} for i in range(3)]
+    for name, table in (("per_image", rows), ("draws", draws)):
+        pq.write_table(pa.Table.from_pylist(table), folder / f"{name}.parquet")
+    picture = np.zeros((4, 4, 3), np.uint8)
+    write_examples([Example(0, 0, "prompt 0", {"redi": picture})], folder / "examples.parquet")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_damaged_run_is_one_sentence_or_a_run(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    source = tmp_path_factory.getbasetemp() / "run-made"
+    if not source.is_dir():
+        a_run(source)
+    root = tmp_path_factory.getbasetemp() / "run-damaged"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(source, root / "run")
+    assert read_or_sentence(root, "run") == ([[20.0, 21.0]], [0.5, 1.5, 2.5], [["redi"]])
+    path = data.draw(st.sampled_from(files(root)), label="file")
+    if path.suffix == ".json" and data.draw(st.booleans()):
+        path.write_text(json.dumps(forged(json.loads(path.read_text()), data.draw)))
+    else:
+        others = [p.read_bytes() for p in files(root)]
+        path.write_bytes(damaged(path.read_bytes(), data.draw, others))
+    read_or_sentence(root, "run")
+
+
+def test_a_number_beyond_all_floats_is_one_sentence(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    path.write_text(path.read_text().replace('"calls": 4.0', f'"calls": {10**400}'))
+    with pytest.raises(UsageError, match="calls"):
+        read_run(tmp_path)

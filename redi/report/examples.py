@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from redi.errors import UsageError
+from redi.parquet import read_columns
 from redi.report.compare import same_calls
 from redi.report.labels import is_rival
 from redi.report.points import Point
@@ -22,7 +23,8 @@ from redi.report.sheets import SheetRow, sheet
 EXAMPLES = "examples.parquet"
 _SHOWN = ("content", "full", "switch", "redi", "plain", "neighbour")
 _FEW = 4  # calls, about which a budget is shown
-_COLUMNS = ("query", "noise", "prompt", "entry", "png")
+_KINDS = {"query": "number", "noise": "number", "prompt": "text", "entry": "text", "png": "bytes"}
+_COLUMNS = tuple(_KINDS)
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def read_examples(folder: Path) -> list[Example]:
     if not path.is_file():
         return []
     found: dict[tuple[int, int, str], dict[str, np.ndarray]] = {}
+    columns = read_columns(path, _KINDS, "delete it")
     try:
-        for row in pq.read_table(path, columns=list(_COLUMNS)).to_pylist():
-            key = row["query"], row["noise"], row["prompt"]
-            picture = np.array(Image.open(io.BytesIO(row["png"])).convert("RGB"))
-            found.setdefault(key, {})[row["entry"]] = picture
-    except (pa.ArrowException, OSError) as error:
+        for query, noise, prompt, entry, png in zip(*(columns[n] for n in _COLUMNS), strict=True):
+            picture = np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+            found.setdefault((query, noise, prompt), {})[entry] = picture
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{str(path)!r} is damaged ({reason}): delete it") from error
     return [Example(*key, pictures) for key, pictures in sorted(found.items(), key=_order)]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from redi.errors import UsageError
+from redi.parquet import read_columns
 
 PER_IMAGE, DRAWS = "per_image.parquet", "draws.parquet"
+_PER_IMAGE = {"entry": "text", "query": "number", "noise": "number", "prompt": "text"}
+_DRAWS = {"entry": "text", "quality": "text", "value": "number"}
+_FIX = "run the evaluation again"
 
 
 class Pictures:
@@ -28,7 +29,7 @@ class Pictures:
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Every column, rows in the order of the file."""
-        return _read(self.folder / PER_IMAGE, ("entry", "query", "noise", "prompt"))
+        return read_columns(self.folder / PER_IMAGE, _PER_IMAGE, _FIX)
 
     @cached_property
     def rows(self) -> dict[str, dict[tuple[int, int], int]]:
@@ -65,8 +66,8 @@ class Pictures:
         path = self.folder / DRAWS
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         if path.is_file():
+            columns = read_columns(path, _DRAWS, _FIX)
             names = ("entry", "quality", "value")
-            columns = _read(path, names)
             for entry, quality, value in zip(*(columns[name] for name in names), strict=True):
                 found[entry, quality].append(value)
         return {key: np.array(values) for key, values in found.items()}
@@ -74,17 +75,3 @@ class Pictures:
     def draws(self, entry: str, quality: str) -> np.ndarray | None:
         """Resampled scores (B,) of an entry's whole set; those of two entries are paired."""
         return self._draws.get((entry, quality))
-
-
-def _read(path: Path, needed: tuple[str, ...]) -> dict[str, list[Any]]:
-    try:
-        found = pq.read_table(path).to_pydict()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"{str(path)!r} is damaged ({reason}): run the evaluation again"
-        ) from error
-    missing = [name for name in needed if name not in found]
-    if missing:
-        raise UsageError(f"{str(path)!r} lacks the column {missing[0]!r}: run the evaluation again")
-    return found

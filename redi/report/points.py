@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -176,7 +176,8 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
 
 def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value of JSON is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    largest = sys.float_info.max  # a larger whole number is no float
+    return type(value) in (int, float) and -largest <= value <= largest
 
 
 def _column(values: list[Any]) -> pa.Array:

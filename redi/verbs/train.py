@@ -22,7 +22,8 @@ from redi.embedded.evaluator import finish as finish_evaluator
 from redi.embedded.tokenizer import save_tokenizer
 from redi.embedded.training import StageConfig, TrainingStage
 from redi.errors import UsageError
-from redi.files import read_json, write_json
+from redi.files import write_json
+from redi.reading import read_json
 from redi.verbs.engine import progress_bar, trainer_from
 
 STAGES = ("autoencoder", "diffusion", "evaluator", "export")
