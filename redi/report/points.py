@@ -177,7 +177,8 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
 def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value of JSON is a number."""
     largest = sys.float_info.max  # a larger whole number is no float
-    return type(value) in (int, float) and -largest <= value <= largest
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -largest <= value <= largest
 
 
 def _column(values: list[Any]) -> pa.Array:
