@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from redi.errors import UsageError, unknown
 from redi.files import LOCK, locked_alone
 from redi.knowledge_base import KnowledgeBase
 from redi.methods.redi import ReDi
+from redi.metrics.base import Metric
 from redi.metrics.catalogue import metrics_from, wanted
 from redi.models.text_to_image import TextToImageModel
 from redi.reading import read_json
@@ -82,14 +83,17 @@ def main_job(
     folder = run_dir or parent / run_name(config, setting, identity)
     if getattr(rank_zero_only, "rank", 0):  # one of several processes that run this command
         if not _finished(folder, identity):
-            _evaluate(config, setting, folder, may_build, console, identity)
+            _evaluate(config, setting, folder, may_build, console, identity, _parts(config))
         return folder
+    # what model and metrics refuse comes before the folder is made
+    parts = None if _finished(folder, identity) else _parts(config)
     with _claimed(folder):
         if _finished(folder, identity):
             console.print(f"Already finished, skipped: {folder}")
         else:
             clear(folder)
-            _evaluate(config, setting, folder, may_build, console, identity)
+            parts = parts or _parts(config)
+            _evaluate(config, setting, folder, may_build, console, identity, parts)
         run = complete(folder, config.logger, alone)
     print_table(run, console)
     console.print(f"Pictures, plot and numbers: {folder}")
@@ -114,16 +118,16 @@ def _evaluate(
     may_build: bool,
     console: Console,
     identity: dict[str, Any],
+    parts: tuple[TextToImageModel, Sequence[Metric], Sequence[str]],
 ) -> None:
     """Everything up to the results."""
     started = time.time()
-    metrics, notes = metrics_from(config)
+    model, metrics, notes = parts
     measure = Measure(metrics)
     for note in notes:
         console.print(note, markup=False)
     fitted = fitted_methods(config)
     queries = queries_from(config.data)
-    model = _model(config)
     kb = build(config, setting, model, console.print, may_build)
     fit_all(fitted, setup_of(config, model, kb), noise_from(config), model, console.print)
     found = overlap_with(config, queries, kb.prompts, kb.noise_ids)
@@ -145,6 +149,14 @@ def _settled(config: Config) -> bool:
         return len(KnowledgeBase(Path(config.kb.dir), config.kb.size, hashes=False)) > 0
     except UsageError:
         return False
+
+
+def _parts(
+    config: Config,
+) -> tuple[TextToImageModel, Sequence[Metric], Sequence[str]]:
+    """The model, the metrics, and what has to be said about these."""
+    metrics, notes = metrics_from(config)
+    return _model(config), metrics, notes
 
 
 def _model(config: Config) -> TextToImageModel:
