@@ -53,7 +53,8 @@ def test_only_prompts_are_stored_and_a_kb_grows(
     for count in (1, 4, 5):
         grown = recorded(sd, PROMPTS[:count], tmp_path / "kb")
         assert grown.prompts == PROMPTS[:count] and len(KnowledgeBase(grown.root)) == count
-    assert same(grown, whole) and verify(grown.root, grown.shards) == 4 * 4  # files of four shards
+    assert same(grown, whole) and len(grown.shards) == 4
+    assert verify(grown.root, grown.shards) == sum(len(j.files) for j in grown.journals)
     picked = torch.tensor([4, 0, 3])
     assert torch.equal(grown.latents(2, picked), whole.latents(2)[picked])
     fewer = recorded(sd, PROMPTS[:2], grown.root)  # nothing to do
