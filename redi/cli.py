@@ -28,23 +28,29 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
                                    evaluator; resumes from its last checkpoint)
   redi theory [model=analytic] ... check the error bounds
   redi methods                     every way to spend network calls, with its settings
+  redi calibrate [calibration.pictures=N]
+                                   how hard sampling is: errors of plain samplers at 3 to 50 calls
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
 Keys people change first:
   sampler=ddim|pndm|pndm_prk|dpm_solver|dpm_solver_pp|dpm_solver_single|unipc|deis|euler|heun
   sampler=flow_euler|flow_heun   for rectified flows (model=sd3; model=flux: flow_euler)
-  sampler.order=1|2|3   sampling.steps=40        sampling.guidance_scale=3.0
+  sampler.order=1|2|3   sampling.steps=40        sampling.guidance_scale=7.5
   kb.size=96   kb.key_step=8                     retrieval.value_step=28 (or retrieval.skip_length)
   +methods=NAME (redi methods)  methods.NAME.SETTING=VALUE: one more method beside the others
   retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
   noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
+  data.captions=open|full   (hard: much is left unsaid; easy: everything is said)
   model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
   model=sd15|sd21|sdxl|sd3|flux [model.path=DIR]  model.size=512   data=coco2014 data.root=DIR
 
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
 """
 
-VERBS = ("run", "experiments", "kb", "evaluate", "train", "theory", "methods", "report")
+VERBS = (
+    *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
+    "report",
+)
 
 
 def main() -> None:
@@ -77,6 +83,8 @@ def main() -> None:
             _hydra("train", rest, _train)
         elif verb == "theory":
             _hydra("theory", rest, _theory)
+        elif verb == "calibrate":
+            _hydra("calibrate", rest, _calibrate)
         else:
             _hydra("run", rest, lambda config: _run(config, may_build=verb == "run"))
     except (UsageError, OSError, MemoryError) as error:
@@ -253,6 +261,12 @@ def _theory(config: Any) -> None:
     from redi.verbs.theory import theory_job
 
     theory_job(config, _console())
+
+
+def _calibrate(config: Any) -> None:
+    from redi.verbs.calibrate import calibrate_job
+
+    calibrate_job(config, _console())
 
 
 def _report(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from redi.embedded.calibration_config import CalibrationConfig
 from redi.embedded.training import StageConfig
 from redi.ranges import each, within
 from redi.theory.config import TheoryConfig
@@ -34,7 +35,7 @@ class SamplerConfig:
 class SamplingConfig:
     #: updates of a full run; models know 1,000 timesteps
     steps: int = within(40, 2, 1000)
-    guidance_scale: float = within(3.0, 0, 100)
+    guidance_scale: float = within(7.5, 0, 100)
     negative_prompt: str = ""
 
 
@@ -62,6 +63,8 @@ class DataConfig:
     seed: int = within(0, 0, SEED)
     #: noises that each query prompt is sampled with; intervals are over prompts
     repeats: int = within(1, 1)
+    #: data=scenes only: open (says two to four things) | full (says everything)
+    captions: str = "open"
     #: data=scenes only: drawing styles that the KB and the queries use; null: all
     kb_styles: list[str] | None = None
     query_styles: list[str] | None = None
@@ -277,20 +280,24 @@ class TrainConfig:
     run_dir: str = "outputs/train"
     #: where finished weights go; null: the package's assets
     export_dir: str | None = None
-    #: diffusion stage: folder of a pipeline to go on from (all its parts); null: from nothing
+    #: folder of exported weights (emoji-scenes, emoji-clip) to go on from; null: from nothing
     start_from: str | None = None
+    #: bf16-mixed | float32
     precision: str = "bf16-mixed"
+    #: auto | cpu | cuda
+    device: str = "auto"
+    #: CPU threads; null: PyTorch's own choice
+    threads: int | None = within(None, 1)
     #: held-out scenes that a finished stage is measured on
     quality_images: int = within(1024, 2)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     autoencoder: StageConfig = field(
-        default_factory=lambda: StageConfig(1500, 32, 2e-3, 100, 0.01, 100)
+        default_factory=lambda: StageConfig(1000, 32, 1e-3, 30, 600, 0.01, 2240, 1, 350)
     )
     diffusion: StageConfig = field(
-        default_factory=lambda: StageConfig(2700, 40, 6e-4, 150, 0.01, 150)
+        default_factory=lambda: StageConfig(4400, 64, 6e-4, 100, 600, 0.01, 8192, 5, 300)
     )
     evaluator: StageConfig = field(
-        default_factory=lambda: StageConfig(4000, 64, 1e-3, 60, 0.05, 100)
+        default_factory=lambda: StageConfig(4400, 64, 8e-4, 60, 900, 0.05, 4096, 1, 400)
     )
 
 
@@ -312,8 +319,25 @@ class TheoryRunConfig:
     run_dir: str = "outputs/theory"
 
 
+@dataclass
+class CalibrateConfig:
+    """`redi calibrate`: how hard sampling is, by the error of plain samplers."""
+
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    #: CPU threads; null: PyTorch's own choice
+    threads: int | None = within(None, 1)
+    #: where the table and the plot go
+    run_dir: str = "experiments/calibration"
+
+
 #: what each configuration file in conf/ is checked against
-SCHEMAS: dict[str, type] = {"run": Config, "train": TrainConfig, "theory": TheoryRunConfig}
+SCHEMAS: dict[str, type] = {
+    "run": Config,
+    "train": TrainConfig,
+    "theory": TheoryRunConfig,
+    "calibrate": CalibrateConfig,
+}
 
 
 def register() -> None:

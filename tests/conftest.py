@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from redi.config import Config, KBConfig, ModelConfig, SamplerConfig, SamplingConfig
 from redi.embedded.diffusion import new_scheduler
-from redi.embedded.tokenizer import train_tokenizer
+from redi.embedded.tokenizer import MAX_TOKENS, train_tokenizer
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         projection_dim=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=24,
+        max_position_embeddings=MAX_TOKENS,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

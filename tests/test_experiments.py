@@ -13,7 +13,7 @@ from rich.console import Console
 
 from redi.composition import compose_config, experiment_sweep, experiments, points
 from redi.config import Config
-from redi.embedded.scenes import prompts
+from redi.embedded.captions import prompts
 from redi.errors import UsageError
 from redi.metrics.catalogue import wanted
 from redi.models.text_to_image import TextToImageModel

@@ -14,17 +14,20 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import CLIPModel, CLIPTokenizer
 
+from redi.embedded.captions import say_all
 from redi.embedded.evaluator import (
     TrainEvaluator,
     finish,
+    fits,
     new_evaluator,
     single_captions,
     value_indices,
 )
-from redi.embedded.scenes import ATTRIBUTES, prompts
-from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.scenes import ATTRIBUTES
+from redi.embedded.stream import scene_batch
 from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig
+from redi.metrics.batch import Table
 from redi.metrics.evaluator import Evaluator, tokenize
 from redi.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
 from redi.metrics.latent_error import latent_error
@@ -51,7 +54,7 @@ def evaluator(model: CLIPModel, tokenizer: CLIPTokenizer) -> Evaluator:
 
 @pytest.fixture(scope="module")
 def batch():
-    return next(iter(loader(SceneStream("query", 0, 66, seed=5), 66)))
+    return scene_batch("query", 0, 66, seed=5)
 
 
 def features(count: int, dimension: int, seed: int, spread: float = 1.0) -> np.ndarray:
@@ -275,7 +278,7 @@ def test_evaluator_refuses_bad_input(evaluator, tmp_path: Path):
         Evaluator.load(tmp_path)
 
 
-def test_prompt_fidelity_counts_what_is_seen(evaluator, batch):
+def test_prompt_fidelity_counts_what_is_said_and_seen(evaluator, batch):
     class Oracle(Evaluator):
         def predict(self, images):
             seen = {n: [getattr(s, n) for s in batch.scenes[: len(images)]] for n in ATTRIBUTES}
@@ -283,15 +286,38 @@ def test_prompt_fidelity_counts_what_is_seen(evaluator, batch):
             return seen
 
     oracle = Oracle(evaluator.model, evaluator.tokenizer)
-    hits = attribute_hits(batch.images, batch.scenes, oracle)
+    everything = [say_all(scene) for scene in batch.scenes]
+    hits = attribute_hits(batch.images, everything, oracle)
     in_the_middle = np.array([scene.place == "middle" for scene in batch.scenes], np.float64)
     assert 0 < in_the_middle.mean() < 1
-    for name in ("object", "background", "style", "size"):
+    for name in ("object", "background", "kind", "style", "size"):
         assert hits[name].tolist() == [1.0] * 66
     np.testing.assert_array_equal(hits["place"], in_the_middle)
     np.testing.assert_array_equal(hits["all"], in_the_middle)
+    alone = np.array([scene.second is None for scene in batch.scenes])
+    np.testing.assert_array_equal(np.isnan(hits["second"]), alone)
+
+    partial = attribute_hits(batch.images, batch.said, oracle)
+    for name in ATTRIBUTES:
+        unsaid = np.array([getattr(said, name) is None for said in batch.said])
+        np.testing.assert_array_equal(np.isnan(partial[name]), unsaid)
+    wrong = [said.place not in (None, "middle") for said in batch.said]
+    np.testing.assert_array_equal(partial["all"], 1.0 - np.array(wrong))
     with pytest.raises(ValueError, match="3 entries for 2 images"):
-        attribute_hits(batch.images[:2], batch.scenes[:3], oracle)
+        attribute_hits(batch.images[:2], everything[:3], oracle)
+
+
+def test_means_leave_out_prompts_that_do_not_say_an_attribute():
+    table = Table(repeats=2)
+    values = np.array([1.0, 0.0, np.nan, np.nan, 1.0, 1.0])
+    table.add("full", list(range(6)), {"correct_size": values, "psnr": values})
+    said = table.by_prompt("full", "correct_size")
+    assert said is not None and said.tolist() == [0.5, 1.0]
+    assert np.isnan(table.by_prompt("full", "psnr")).any()  # what cannot be unsaid is not hidden
+    nothing = {"correct_kind": np.full(2, np.nan)}
+    table = Table()
+    table.add("full", [0, 1], nothing)
+    assert table.by_prompt("full", "correct_kind") is None
 
 
 # Training stage of the evaluator
@@ -303,29 +329,40 @@ def test_single_captions_name_one_value_each():
         captions = single_captions(name, rng)
         assert len(set(captions)) == len(values)
     assert single_captions("object", rng)[0].split()[-1] == ATTRIBUTES["object"][0].split()[-1]
-    scenes = prompts("train", 5)[0]
+
+
+def test_captions_fit_the_scenes_that_show_what_they_say(batch):
+    scenes, said = batch.scenes, batch.said
     assert [ATTRIBUTES["style"][i] for i in value_indices("style", scenes)] == [
         scene.style for scene in scenes
     ]
+    assert [i < 0 for i in value_indices("second", scenes)] == [s.second is None for s in scenes]
+    found = fits(scenes, said)
+    assert found.diagonal().all() and 0.015 < found.float().mean() < 0.5
+    for row, column in ((0, 1), (5, 9), (30, 2)):
+        wanted = all(
+            getattr(said[column], name) in (None, getattr(scenes[row], name)) for name in ATTRIBUTES
+        )
+        assert bool(found[row, column]) == wanted
 
 
 def test_a_few_steps_lower_the_loss(tokenizer, batch):
     torch.manual_seed(0)
     stage = TrainEvaluator(StageConfig(), 0, tokenizer)
     optimizer = torch.optim.AdamW(stage.trained_parameters(), lr=1e-3)
-    few = SceneBatch(batch.images[:12], batch.captions[:12], batch.scenes[:12])
+    rows = list(range(12))
     losses = []
     for _ in range(6):
-        loss = stage.loss(few, torch.Generator().manual_seed(0))
+        loss = stage.loss(batch, rows, torch.Generator().manual_seed(0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1
     with torch.no_grad():
-        again = [float(stage.loss(few, torch.Generator().manual_seed(1))) for _ in range(2)]
+        again = [float(stage.loss(batch, rows, torch.Generator().manual_seed(1))) for _ in range(2)]
     assert again[0] == again[1]
-    assert stage.sheet().shape == (4 * 64, 10 * 64, 3)
+    assert stage.sheet().shape == (6 * 64, 10 * 64, 3)
 
 
 def test_finish_writes_a_folder_that_loads_back(model, tokenizer, tmp_path: Path, batch):

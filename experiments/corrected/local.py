@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from redi.data.noise import NoisePolicy
-from redi.embedded.scenes import prompts
+from redi.embedded.captions import prompts
 from redi.methods import Query, Setup
 from redi.methods.corrected import Plan, plan
 from redi.methods.corrected.base import BASES, Visit

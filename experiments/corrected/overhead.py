@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from redi.embedded.scenes import prompts
+from redi.embedded.captions import prompts
 from redi.methods.corrected.base import Visit
 from redi.methods.corrected.corrector import StepCorrection
 from redi.methods.corrected.features import FEATURES, Features

@@ -23,7 +23,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from transformers import CLIPImageProcessor
 
 from redi.data.pixels import to_tensor
-from redi.embedded.scenes import sample
+from redi.embedded.captions import sample
 from redi.files import write_durably
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator, tokenize
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance

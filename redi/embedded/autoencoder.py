@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.stream import scene_batch, scene_batches
 from redi.embedded.training import StageConfig, TrainingStage, grid
 
 KL_WEIGHT = 1e-6
@@ -29,16 +27,24 @@ def new_autoencoder() -> AutoencoderKL:
     )
 
 
-class TrainAutoencoder(TrainingStage):
+class TrainAutoencoder(TrainingStage[Tensor]):
     """Absolute plus squared error, with a faint pull of the posterior towards a normal."""
 
-    def __init__(self, config: StageConfig, seed: int, sheets: Path | None = None) -> None:
-        super().__init__(config, seed, sheets)
+    def __init__(self, config: StageConfig, seed: int) -> None:
+        super().__init__(config, seed)
         self.autoencoder = new_autoencoder()
         self.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
 
-    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
-        images = batch.images.contiguous(memory_format=torch.channels_last)
+    def start_with(self, autoencoder: AutoencoderKL) -> None:
+        """Take over trained weights."""
+        self.autoencoder.load_state_dict(autoencoder.state_dict())
+
+    def prepare(self, number: int) -> Tensor:
+        count = self.config.pool
+        return scene_batch("train", number * count, count, self.seed).images
+
+    def loss(self, pool: Tensor, rows: list[int], generator: torch.Generator) -> Tensor:
+        images = pool[rows].to(self.device).contiguous(memory_format=torch.channels_last)
         posterior = self.autoencoder.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
         decoded = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
@@ -47,13 +53,9 @@ class TrainAutoencoder(TrainingStage):
 
     @torch.no_grad()
     def sheet(self) -> np.ndarray:
-        images = _held_out(12).to(self.device)
+        images = scene_batch("query", 0, 12, seed=1).images.to(self.device)
         decoded = self.autoencoder.decode(self.autoencoder.encode(images).latent_dist.mode()).sample
-        return grid(torch.cat([images, decoded]), 12)
-
-
-def _held_out(count: int) -> Tensor:
-    return next(iter(loader(SceneStream("query", 0, count, seed=1), count))).images
+        return grid(torch.cat([images, decoded.float()]), 12)
 
 
 @torch.no_grad()
@@ -61,7 +63,7 @@ def finish(autoencoder: AutoencoderKL, count: int = 1024) -> dict[str, float]:
     """Set the latent scaling to unit standard deviation; return held-out quality."""
     autoencoder.eval()
     squared, latents = [], []
-    for batch in loader(SceneStream("query", 0, count, seed=2), 64):
+    for batch in scene_batches("query", count, seed=2):
         mean = autoencoder.encode(batch.images).latent_dist.mode()
         decoded = autoencoder.decode(mean).sample.clamp(-1, 1)
         squared.append(((decoded - batch.images) / 2).square().mean((1, 2, 3)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from redi.embedded.scenes import prompts
-from redi.embedded.stream import SceneBatch
+from redi.embedded.captions import prompts
+from redi.embedded.stream import scene_batch
 from redi.embedded.tokenizer import MAX_TOKENS
 from redi.embedded.training import StageConfig, TrainingStage, grid
+from redi.embedded.warm_start import carried_over
+from redi.metrics.evaluator import tokenize
 
 CAPTION_DROPOUT = 0.1
-EMA_DECAY = 0.995
+EMA_DECAY = 0.998
+ENCODED_AT_ONCE = 64
+SHEET = 48  # prompts
 WIDTH = 128  # of the text encoder
 _ANY_BACKEND = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -81,9 +86,13 @@ def new_unet() -> UNet2DConditionModel:
     )
 
 
-def moving_average(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-    """One step of the exponential moving average; a named function can go to other processes."""
-    return average.lerp(current, 1 - EMA_DECAY)
+def moving_average(
+    averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int
+) -> None:
+    """One step of the exponential moving average, in place, which forgets faster at first."""
+    count = float(updates)
+    weight = 1 - min(EMA_DECAY, (1 + count) / (10 + count))
+    torch._foreach_lerp_(list(averages), list(current), weight)
 
 
 class Denoiser(torch.nn.Module):
@@ -100,10 +109,16 @@ class Denoiser(torch.nn.Module):
         return self.unet(latents, timesteps, states).sample  # (B, 4, 16, 16)
 
 
-class TrainDiffusion(TrainingStage):
-    """Mean squared error of the velocity, uniform timesteps, caption dropout."""
+@dataclass(frozen=True)
+class LatentPool:
+    """Encoded scenes: latents (N, 4, 16, 16), token ids (N, T)."""
 
-    omit = {"style": 0.1}
+    latents: Tensor
+    tokens: Tensor
+
+
+class TrainDiffusion(TrainingStage[LatentPool]):
+    """Mean squared error of the velocity, uniform timesteps, caption dropout."""
 
     def __init__(
         self,
@@ -111,52 +126,71 @@ class TrainDiffusion(TrainingStage):
         seed: int,
         tokenizer: CLIPTokenizer,
         autoencoder: AutoencoderKL,
-        sheets: Path | None = None,
     ) -> None:
-        super().__init__(config, seed, sheets)
+        super().__init__(config, seed)
         self.tokenizer = tokenizer
-        self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.denoiser = Denoiser(tokenizer)
-        self.average = AveragedModel(self.denoiser, avg_fn=moving_average)
+        self.average = AveragedModel(self.denoiser, multi_avg_fn=moving_average)
         self.average.requires_grad_(False)
         self.scheduler = new_scheduler()
+        self._fixed = (autoencoder.eval().requires_grad_(False),)  # no part of the checkpoint
 
-    def start_with(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
-        """Take over weights of the same networks."""
-        self.denoiser.text_encoder.load_state_dict(text_encoder.state_dict())
+    @property
+    def autoencoder(self) -> AutoencoderKL:
+        return self._fixed[0]
+
+    def start_with(
+        self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, tokenizer: CLIPTokenizer
+    ) -> None:
+        """Take over weights of the same networks; words that are new start afresh."""
+        known = carried_over(
+            self.denoiser.text_encoder.state_dict(),
+            text_encoder.state_dict(),
+            self.tokenizer,
+            tokenizer,
+        )
+        self.denoiser.text_encoder.load_state_dict(known)
         self.denoiser.unet.load_state_dict(unet.state_dict())
         self.average.module.load_state_dict(self.denoiser.state_dict())
 
     def tokens(self, captions: list[str]) -> Tensor:
-        encoded = self.tokenizer(
-            captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        return encoded.input_ids.to(self.device)
+        return tokenize(self.tokenizer, captions)
 
-    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
-        count = len(batch.captions)
-        with torch.no_grad():
-            posterior = self.autoencoder.encode(batch.images).latent_dist
-            latents = posterior.mode().float() * self.autoencoder.config["scaling_factor"]
+    @torch.no_grad()
+    def prepare(self, number: int) -> LatentPool:
+        count, latents, tokens = self.config.pool, [], []
+        self.autoencoder.to(self.device)  # type: ignore[arg-type]
+        for start in range(number * count, (number + 1) * count, ENCODED_AT_ONCE):
+            size = min(ENCODED_AT_ONCE, (number + 1) * count - start)
+            batch = scene_batch("train", start, size, self.seed)
+            images = batch.images.to(self.device).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                posterior = self.autoencoder.encode(images).latent_dist
+            latents.append(posterior.mode().float() * self.autoencoder.config["scaling_factor"])
+            tokens.append(self.tokens(batch.captions))
+        return LatentPool(torch.cat(latents), torch.cat(tokens))
+
+    def loss(self, pool: LatentPool, rows: list[int], generator: torch.Generator) -> Tensor:
+        count = len(rows)
+        latents = pool.latents[rows]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         # One timestep in each of `count` equal strata: the same law, a calmer gradient.
         strata = torch.arange(count) + torch.rand(count, generator=generator)
-        timesteps = (strata * 1000 / count).long().clamp(max=999).to(self.device)
+        timesteps = (strata * 1000 / count).long().clamp(max=999).to(latents.device)
         dropped = torch.rand(count, generator=generator) < CAPTION_DROPOUT
-        pairs = zip(dropped.tolist(), batch.captions, strict=True)
-        captions = ["" if drop else text for drop, text in pairs]
+        tokens = torch.where(dropped[:, None], self.tokens([""]), pool.tokens[rows])
         noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         target = self.scheduler.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         # On a CPU the fused backward of short sequences is slower than plain matrix products.
         with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else _ANY_BACKEND):
-            predicted = self.denoiser(noisy, timesteps, self.tokens(captions))
+            predicted = self.denoiser(noisy, timesteps, tokens.to(self.device))
         return F.mse_loss(predicted.float(), target)
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         return list(self.denoiser.parameters())
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def after_step(self, step: int) -> None:
         self.average.update_parameters(self.denoiser)
 
     def pipeline(self) -> StableDiffusionPipeline:
@@ -176,14 +210,14 @@ class TrainDiffusion(TrainingStage):
     def sheet(self) -> np.ndarray:
         pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        captions = prompts("query", 24)[1]
+        captions = prompts("query", SHEET)[1]
         pictures = pipeline(
             captions,
             num_inference_steps=20,
-            guidance_scale=2.5,
+            guidance_scale=7.5,
             generator=[torch.Generator().manual_seed(i) for i in range(len(captions))],
             output_type="pt",
             height=64,
             width=64,
         ).images
-        return grid(pictures * 2 - 1, 8)
+        return grid(pictures * 2 - 1, 12)

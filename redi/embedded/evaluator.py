@@ -6,20 +6,23 @@ Pictures are float (B, 3, 64, 64) in [-1, 1] and get no other normalisation.
 from __future__ import annotations
 
 import json
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from redi.embedded.scenes import ATTRIBUTES, RESOLUTION, Scene, compositions, prompts
-from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.backgrounds import RESOLUTION
+from redi.embedded.captions import Composition, prompts, say_all
+from redi.embedded.scenes import ATTRIBUTES, Scene
+from redi.embedded.stream import SceneBatch, scene_batch, scene_batches
 from redi.embedded.tokenizer import MAX_TOKENS
 from redi.embedded.training import StageConfig, TrainingStage, grid
+from redi.embedded.warm_start import carried_over
 from redi.metrics.evaluator import ACCURACIES, Evaluator, tokenize
 from redi.metrics.prompt_fidelity import attribute_hits
 
@@ -28,7 +31,8 @@ PATCH = 8  # pixels
 TEXT_WIDTH = 128
 FEATURES = 64
 MAX_LOGIT_SCALE = 4.6052  # log 100, as in CLIP
-_SHEET_OMITS = ((), ("size", "place"), ("object",), ("background", "style"))
+#: of the attributes in the loss; the second object is small and learnt last
+WEIGHTS = {"second": 3.0}
 
 
 def new_evaluator(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -76,7 +80,7 @@ def _waves(side: int, width: int) -> Tensor:
     return torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
-class TrainEvaluator(TrainingStage):
+class TrainEvaluator(TrainingStage[SceneBatch]):
     """CLIP's symmetric contrastive loss, plus the same loss per attribute.
 
     The attribute term matches a picture with the one caption, among one per value, that names its
@@ -84,76 +88,77 @@ class TrainEvaluator(TrainingStage):
     whole captions do.
     """
 
-    omit = dict.fromkeys(ATTRIBUTES, 0.3)
-
-    def __init__(
-        self,
-        config: StageConfig,
-        seed: int,
-        tokenizer: CLIPTokenizer,
-        sheets: Path | None = None,
-    ) -> None:
-        super().__init__(config, seed, sheets)
+    def __init__(self, config: StageConfig, seed: int, tokenizer: CLIPTokenizer) -> None:
+        super().__init__(config, seed)
         self.tokenizer = tokenizer
         self.evaluator = new_evaluator(tokenizer)
 
-    def train_dataloader(self) -> DataLoader:
-        """Epochs alternate between the splits `train` and `kb`; `query` stays unseen.
+    def start_with(self, evaluator: CLIPModel, tokenizer: CLIPTokenizer) -> None:
+        """Take over weights of the same networks; words that are new start afresh."""
+        known = carried_over(
+            self.evaluator.state_dict(), evaluator.state_dict(), self.tokenizer, tokenizer
+        )
+        self.evaluator.load_state_dict(known)
 
-        A judge of unseen compositions needs many seen ones: on `train` alone it remembers whole
-        scenes.
-        """
-        window = self.config.steps_per_epoch * self.config.batch_size
-        epoch = self.trainer.global_step // self.config.steps_per_epoch
-        split = ("train", "kb")[epoch % 2]
-        stream = SceneStream(split, epoch * window, window, self.seed, self.omit)
-        return loader(stream, self.config.batch_size)
+    def prepare(self, number: int) -> SceneBatch:
+        """Pools alternate between the splits `train` and `kb`; `query` stays unseen."""
+        count = self.config.pool
+        return scene_batch(("train", "kb")[number % 2], number * count, count, self.seed)
 
-    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
+    def loss(self, pool: SceneBatch, rows: list[int], generator: torch.Generator) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        batch = pool[rows]
         single = [text for name in ATTRIBUTES for text in single_captions(name, rng)]
         tokens = tokenize(self.tokenizer, batch.captions + single).to(self.device)
-        output = self.evaluator(input_ids=tokens, pixel_values=batch.images)
+        output = self.evaluator(input_ids=tokens, pixel_values=batch.images.to(self.device))
         scale = self.evaluator.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         logits = scale * output.image_embeds.float() @ output.text_embeds.float().T  # (B, B + V)
         count = len(batch.captions)
         diagonal = torch.arange(count, device=self.device)
         pairs, values = logits.split([count, len(single)], dim=1)
+        also_fits = fits(batch.scenes, batch.said).to(self.device) & ~torch.eye(count).bool()
+        pairs = pairs.masked_fill(also_fits, -torch.inf)
         total = (F.cross_entropy(pairs, diagonal) + F.cross_entropy(pairs.T, diagonal)) / 2
         sizes = [len(options) for options in ATTRIBUTES.values()]
         for name, chosen in zip(ATTRIBUTES, values.split(sizes, dim=1), strict=True):
-            total = total + F.cross_entropy(chosen, value_indices(name, batch.scenes).to(diagonal))
+            wanted = value_indices(name, batch.scenes).to(self.device)
+            if (wanted >= 0).any():
+                weight = WEIGHTS.get(name, 1.0)
+                total = total + weight * F.cross_entropy(chosen, wanted, ignore_index=-1)
         return total
 
     @torch.no_grad()
     def sheet(self) -> np.ndarray:
         """Ten held-out pictures nearest to each of a few captions, best first, a row each."""
         evaluator = Evaluator(self.evaluator, self.tokenizer)
-        images = next(iter(loader(SceneStream("query", 0, 256, seed=1), 256))).images
-        captions = [prompts("query", 1, seed, omit)[1][0] for seed, omit in enumerate(_SHEET_OMITS)]
+        images = scene_batch("query", 0, 256, seed=1).images
+        captions = prompts("query", 6)[1]
         similarity = evaluator.text_features(captions) @ evaluator.image_features(images).T
-        self.evaluator.train()
         return grid(images[similarity.topk(10).indices.flatten().cpu()], 10)
 
 
 def single_captions(attribute: str, rng: np.random.Generator) -> list[str]:
     """One caption per value of `attribute` that says nothing else, in the wording of `rng`."""
-    others = tuple(name for name in ATTRIBUTES if name != attribute)
-    return [scene.caption(rng, others) for scene in _one_scene_per_value(attribute)]
+    return [
+        replace(Composition(), **{attribute: value}).caption(rng)  # type: ignore[arg-type]
+        for value in ATTRIBUTES[attribute]
+    ]
 
 
-@cache
-def _one_scene_per_value(attribute: str) -> tuple[Scene, ...]:
-    first: dict[str, Scene] = {}
-    for scene in compositions("train"):
-        first.setdefault(getattr(scene, attribute), scene)
-    return tuple(first[value] for value in ATTRIBUTES[attribute])
-
-
-def value_indices(attribute: str, scenes: list[Scene]) -> Tensor:
-    """Position of each scene's value among `ATTRIBUTES[attribute]`: int64 (B,)."""
+def value_indices(attribute: str, described: Sequence[Scene | Composition]) -> Tensor:
+    """Position of each value among `ATTRIBUTES[attribute]`, -1 for none: int64 (B,)."""
     options = ATTRIBUTES[attribute]
-    return torch.tensor([options.index(getattr(scene, attribute)) for scene in scenes])
+    found = [getattr(one, attribute) for one in described]
+    return torch.tensor([-1 if value is None else options.index(value) for value in found])
+
+
+def fits(scenes: Sequence[Scene], said: Sequence[Composition]) -> Tensor:
+    """Which scene (rows) shows what a caption (columns) says of `ATTRIBUTES`: bool (B, C)."""
+    result = torch.ones(len(scenes), len(said), dtype=torch.bool)
+    for name in ATTRIBUTES:
+        shown, wanted = value_indices(name, scenes)[:, None], value_indices(name, said)[None]
+        result &= (shown == wanted) | (wanted < 0)
+    return result
 
 
 def measure(model: CLIPModel, tokenizer: CLIPTokenizer, count: int = 2000) -> dict[str, float]:
@@ -163,10 +168,10 @@ def measure(model: CLIPModel, tokenizer: CLIPTokenizer, count: int = 2000) -> di
     """
     evaluator = Evaluator(model, tokenizer)
     hits = [
-        attribute_hits(batch.images, batch.scenes, evaluator)
-        for batch in loader(SceneStream("query", 0, count, seed=3), 64)
+        attribute_hits(batch.images, [say_all(scene) for scene in batch.scenes], evaluator)
+        for batch in scene_batches("query", count, seed=3)
     ]
-    return {name: float(np.concatenate([h[name] for h in hits]).mean()) for name in hits[0]}
+    return {name: float(np.nanmean(np.concatenate([h[name] for h in hits]))) for name in hits[0]}
 
 
 def finish(

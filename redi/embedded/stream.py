@@ -1,56 +1,59 @@
-"""Endless batches of captioned scenes for training, addressed by index so that a run can resume."""
+"""Captioned scenes for training and measuring, addressed by index so that a run can resume."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from redi.data.pixels import to_tensor
-from redi.embedded.scenes import ATTRIBUTES, Scene, sample
+from redi.data.pixels import to_pixels, to_tensor
+from redi.embedded.captions import Composition, captioned
+from redi.embedded.scenes import Scene
 
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Pictures in [-1, 1] of shape (B, 3, 64, 64), their captions and their scenes."""
+    """Pictures in [-1, 1] of shape (B, 3, 64, 64), their scenes and what is said of them."""
 
     images: Tensor
     captions: list[str]
+    said: list[Composition]
     scenes: list[Scene]
 
-
-class SceneStream(Dataset):
-    """Scenes `start` to `start + count` of one split.
-
-    `omit` gives, per attribute, the probability that a caption leaves it unsaid.
-    """
-
-    def __init__(
-        self, split: str, start: int, count: int, seed: int, omit: dict[str, float] | None = None
-    ) -> None:
-        self.split, self.start, self.count, self.seed = split, start, count, seed
-        self.omit = omit or {}
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, offset: int) -> tuple[np.ndarray, str, Scene]:
-        scene, rng = sample(self.split, self.start + offset, self.seed)
-        image = scene.render(rng)
-        omitted = tuple(name for name in ATTRIBUTES if rng.random() < self.omit.get(name, 0.0))
-        if len(omitted) == len(ATTRIBUTES):
-            omitted = omitted[1:]
-        return image, scene.caption(rng, omitted), scene
+    def __getitem__(self, rows: list[int]) -> SceneBatch:
+        captions, said, scenes = self.captions, self.said, self.scenes
+        return SceneBatch(
+            self.images[rows],
+            [captions[i] for i in rows],
+            [said[i] for i in rows],
+            [scenes[i] for i in rows],
+        )
 
 
-def collate(items: list[tuple[np.ndarray, str, Scene]]) -> SceneBatch:
-    """Stack samples of a `SceneStream`."""
-    images, captions, scenes = zip(*items, strict=True)
-    return SceneBatch(to_tensor(np.stack(images)), list(captions), list(scenes))
+def scene_batch(split: str, start: int, count: int, seed: int) -> SceneBatch:
+    """Scenes `start` to `start + count` of one split."""
+    images, captions, compositions, scenes = [], [], [], []
+    for index in range(start, start + count):
+        scene, said, rng = captioned(split, index, seed)
+        images.append(scene.render(rng))
+        captions.append(said.caption(rng))
+        compositions.append(said)
+        scenes.append(scene)
+    return SceneBatch(to_tensor(np.stack(images)), captions, compositions, scenes)
 
 
-def loader(stream: SceneStream, batch_size: int, workers: int = 0) -> DataLoader:
-    """Batches of a stream, in order."""
-    return DataLoader(stream, batch_size, collate_fn=collate, num_workers=workers)
+def scene_batches(split: str, count: int, seed: int, size: int = 64) -> Iterator[SceneBatch]:
+    """The first `count` scenes of one split, `size` at a time."""
+    for start in range(0, count, size):
+        yield scene_batch(split, start, min(size, count - start), seed)
+
+
+def domain_hash(count: int = 16) -> str:
+    """SHA-256 of the first pictures and captions: another one where the scenes were changed."""
+    batch = scene_batch("train", 0, count, seed=0)
+    digest = hashlib.sha256(to_pixels(batch.images).tobytes())
+    digest.update("\n".join(batch.captions).encode())
+    return digest.hexdigest()

@@ -10,14 +10,19 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import CLIPTokenizer
 
 from redi.embedded.atlas import nouns
-from redi.embedded.scenes import SPLITS, prompts
+from redi.embedded.captions import CAPTIONS, SPLITS, prompts
 
-MAX_TOKENS = 24
+MAX_TOKENS = 36
 
 
 def train_tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer for the scene captions; other text falls back to smaller pieces."""
-    corpus = [text for split in SPLITS for text in prompts(split, 4000)[1]]
+    corpus = [
+        text
+        for split in SPLITS
+        for captions in CAPTIONS
+        for text in prompts(split, 2000, captions=captions)[1]
+    ]
     corpus += [f"a {noun}" for noun in nouns() for _ in range(20)]
     tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()

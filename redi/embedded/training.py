@@ -1,22 +1,29 @@
-"""What the three training stages of the embedded model share: schedule, data windows, logging."""
+"""What the three training stages of the embedded model share: data, learning rate, exact resuming.
+
+The learning rate is warmed up, constant, and falls to zero over the last `decay_steps`. Until that
+fall begins a run does not depend on its length, so it can be ended early or extended.
+"""
 
 from __future__ import annotations
 
-import math
+import csv
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from lightning import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from redi.data.pixels import to_pixels
-from redi.embedded.stream import SceneBatch, SceneStream, loader
+from redi.embedded.checkpoint import Checkpoints
+
+Pool = TypeVar("Pool")
+LOG_EVERY = 20  # steps
+CLIP_NORM = 1.0
 
 
 @dataclass
@@ -24,81 +31,159 @@ class StageConfig:
     """Length and optimiser of one training stage."""
 
     steps: int = 2000
-    batch_size: int = 64  # per device
+    batch_size: int = 64
     learning_rate: float = 5e-4
     warmup_steps: int = 100
+    #: last steps, in which the learning rate falls to zero
+    decay_steps: int = 400
     weight_decay: float = 0.01
-    steps_per_epoch: int = 100  # a checkpoint and a sample sheet are written after each epoch
+    #: scenes that are drawn at once, and how often each is used
+    pool: int = 4096
+    passes: int = 1
+    #: a checkpoint and a sample sheet are written after so many steps
+    save_every: int = 200
 
 
-class TrainingStage(LightningModule):
+class TrainingStage(torch.nn.Module, Generic[Pool]):
     """One network trained on the endless stream of scenes.
 
-    Data are addressed by the global step and noise is seeded by it, so a run that was stopped and
-    resumed from its last checkpoint sees what an uninterrupted run would have seen.
+    Data are addressed by the step and noise is seeded by it, so a run that was stopped and resumed
+    sees what an uninterrupted run would have seen.
     """
 
-    #: probability, per attribute, that a training caption leaves it unsaid
-    omit: dict[str, float] = {}
-
-    def __init__(self, config: StageConfig, seed: int, sheets: Path | None = None) -> None:
+    def __init__(self, config: StageConfig, seed: int) -> None:
         super().__init__()
-        self.config, self.seed, self.sheets = config, seed, sheets
+        self.config, self.seed = config, seed
 
-    def loss(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
-        """Training loss of one batch; all randomness comes from `generator`."""
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def prepare(self, number: int) -> Pool:
+        """Pool `number`: what `loss` needs of `config.pool` scenes."""
+        raise TypeError(f"{type(self).__name__} does not prepare data")
+
+    def loss(self, pool: Pool, rows: list[int], generator: torch.Generator) -> Tensor:
+        """Training loss of some rows of a pool; all randomness comes from `generator`."""
         raise TypeError(f"{type(self).__name__} does not define a loss")
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def after_step(self, step: int) -> None:
+        """Called when `step` steps are completed."""
 
     def sheet(self) -> np.ndarray | None:
         """A picture of the current quality, uint8 (H, W, 3), or nothing."""
         return None
 
-    def training_step(self, batch: SceneBatch, batch_index: int) -> Tensor:
-        draw = self.global_step * self.trainer.world_size + self.trainer.global_rank
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-        loss = self.loss(batch, generator)
-        count = len(batch.captions)
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=count)
-        return loss
 
-    def train_dataloader(self) -> DataLoader:
-        window = self.config.steps_per_epoch * self.config.batch_size * self.trainer.world_size
-        start = self.trainer.global_step // self.config.steps_per_epoch * window
-        stream = SceneStream("train", start, window, self.seed, self.omit)
-        return loader(stream, self.config.batch_size)
+def learning_rate(config: StageConfig, step: int) -> float:
+    """Warm-up, constant, linear fall to zero; `step` counts from 0."""
+    warm = (step + 1) / max(1, config.warmup_steps)
+    fall = (config.steps - step) / max(1, config.decay_steps)
+    return config.learning_rate * min(1.0, warm, fall)
 
-    def transfer_batch_to_device(self, batch: SceneBatch, device: Any, index: int) -> SceneBatch:
-        return SceneBatch(batch.images.to(device), batch.captions, batch.scenes)
 
-    def trained_parameters(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.parameters() if p.requires_grad]
+def rows_of(config: StageConfig, seed: int, step: int) -> tuple[int, list[int]]:
+    """Which pool and which of its rows a step is trained on."""
+    per_pass = max(1, config.pool // config.batch_size)
+    one_pass, position = divmod(step, per_pass)
+    order = np.random.default_rng([seed, 31, one_pass]).permutation(config.pool)
+    start = position * config.batch_size
+    return one_pass // config.passes, order[start : start + config.batch_size].tolist()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        config = self.config
-        optimizer = torch.optim.AdamW(
-            self.trained_parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        )
 
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-            return warm * (0.01 + 0.495 * (1 + math.cos(math.pi * min(1.0, step / config.steps))))
+def fit(
+    stage: TrainingStage[Any],
+    checkpoints: Checkpoints,
+    folder: Path,
+    bfloat16: bool,
+    report: Callable[[int, float, float], object],
+) -> dict[str, Any]:
+    """Train from the last checkpoint that fits, or from the start.
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+    `report` is called with step, mean loss and samples per second.
+    """
+    config, device = stage.config, stage.device
+    optimizer = torch.optim.AdamW(
+        stage.trained_parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    first = checkpoints.load(stage, optimizer, config)
+    log = _Log(folder / "loss.csv", first)
+    number, pool = -1, None
+    losses: list[float] = []
+    since, mean = time.monotonic(), float("nan")
+    stage.train()
+    for step in range(first, config.steps):
+        wanted, rows = rows_of(config, stage.seed, step)
+        if wanted != number:
+            number, pool = wanted, stage.prepare(wanted)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        generator = torch.Generator().manual_seed(stage.seed * 1_000_003 + step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            loss = stage.loss(pool, rows, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.trained_parameters(), CLIP_NORM)
+        optimizer.step()
+        done = step + 1
+        stage.after_step(done)
+        losses.append(float(loss.detach()))
+        if done % LOG_EVERY == 0 or done == config.steps:
+            mean, elapsed = float(np.mean(losses)), time.monotonic() - since
+            rate = len(losses) * config.batch_size / elapsed
+            log.add(done, mean, elapsed)
+            report(done, mean, rate)
+            losses, since = [], time.monotonic()
+        if done % config.save_every == 0 or done == config.steps or _falls_next(config, done):
+            checkpoints.save(stage, optimizer, config, done)
+        if done % config.save_every == 0:
+            _save_sheet(stage, folder / "sheets" / f"step_{done:06d}.png")
+    return {
+        "steps": config.steps,
+        "samples": config.steps * config.batch_size,
+        "seconds": round(log.seconds),
+        "loss": mean,
+    }
 
-    def on_train_epoch_end(self) -> None:
-        if self.sheets is None or not self.trainer.is_global_zero:
-            return
-        picture = self.sheet()
-        if picture is not None:
-            self.sheets.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(self.sheets / f"step_{self.global_step:06d}.png")
+
+def _falls_next(config: StageConfig, done: int) -> bool:
+    return done == config.steps - config.decay_steps
+
+
+def _save_sheet(stage: TrainingStage[Any], path: Path) -> None:
+    picture = stage.sheet()
+    stage.train()
+    if picture is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+
+
+class _Log:
+    """CSV of step, loss and seconds; what came after the resumed step is dropped."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if first and path.is_file():
+            with open(path, newline="") as file:
+                kept = [
+                    row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= first
+                ]
+        self.path, self.seconds = path, sum(float(row[2]) for row in kept)
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([["step", "loss", "seconds"], *kept])
+
+    def add(self, step: int, loss: float, seconds: float) -> None:
+        self.seconds += seconds
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow([step, f"{loss:.5f}", f"{seconds:.2f}"])
 
 
 def grid(images: Tensor, columns: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from redi.embedded.scenes import Scene
+    from redi.embedded.captions import Composition
     from redi.methods.solve import Outcome
 
 #: the entry that every other one is held against
@@ -26,7 +26,7 @@ class BatchResult:
 
     indices: list[int]
     prompts: list[str]
-    scenes: list[Scene] | None
+    scenes: list[Composition] | None
     outcomes: dict[str, Outcome]
     images: dict[str, Tensor]  # (B, 3, H, W) in [-1, 1]
     value_step: int
@@ -63,6 +63,19 @@ class Table:
         return None if any(value is None for value in values) else np.array(values)
 
     def by_prompt(self, entry: str, name: str) -> np.ndarray | None:
-        """Means over each prompt's noises (P,), so that intervals are over prompts."""
+        """Means over each prompt's noises (P,), so that intervals are over prompts.
+
+        Of `correct_` columns, prompts that do not say the attribute (NaN) are left out: the same
+        ones for every entry. None where fewer than two prompts are left.
+        """
         values = self.column(entry, name)
-        return None if values is None else values.reshape(-1, self.repeats).mean(1)
+        if values is None:
+            return None
+        means = values.reshape(-1, self.repeats).mean(1)
+        said = means[[not is_unsaid(name, value) for value in means]]
+        return said if len(said) > 1 else None
+
+
+def is_unsaid(column: str, value: float) -> bool:
+    """Whether a prompt does not say the attribute that a `correct_` column is about."""
+    return column.startswith("correct_") and bool(np.isnan(value))

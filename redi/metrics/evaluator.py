@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from redi.embedded.atlas import ASSETS
-from redi.embedded.scenes import ATTRIBUTES, prompts
+from redi.embedded.captions import Composition
+from redi.embedded.scenes import ATTRIBUTES
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -167,8 +167,6 @@ class Evaluator:
 
 
 def _captions(attribute: str, value: str) -> list[str]:
-    others = tuple(name for name in ATTRIBUTES if name != attribute)
-    scene = replace(prompts("train", 1)[0][0], **{attribute: value})
-    return [
-        scene.caption(np.random.default_rng([23, i]), others) for i in range(CAPTIONS_PER_VALUE)
-    ]
+    one: dict[str, Any] = {attribute: value}
+    said = Composition(**one)
+    return [said.caption(np.random.default_rng([23, i])) for i in range(CAPTIONS_PER_VALUE)]

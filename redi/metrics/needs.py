@@ -14,7 +14,7 @@ from torch import Tensor
 
 from redi.config import Config
 from redi.data.pixels import to_pixels, to_tensor
-from redi.embedded.scenes import sample
+from redi.embedded.captions import sample
 from redi.errors import UsageError
 from redi.metrics.batch import BatchResult, Columns
 from redi.metrics.real import real_pictures

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from redi.embedded.scenes import ATTRIBUTES, Scene
+from redi.embedded.captions import Composition
+from redi.embedded.scenes import ATTRIBUTES
 from redi.metrics.base import ALWAYS, FILES, Fields, Metric, Quality, metric
 from redi.metrics.batch import BatchResult, Columns, Table
 from redi.metrics.evaluator import Evaluator
@@ -17,28 +18,32 @@ _CELL = "fidelity %"
 
 
 def attribute_hits(
-    images: Tensor, scenes: Sequence[Scene], evaluator: Evaluator
+    images: Tensor, said: Sequence[Composition], evaluator: Evaluator
 ) -> dict[str, np.ndarray]:
-    """Per attribute, float64 (B,): 1 where the evaluator sees the intended value, else 0.
+    """Per attribute, float64 (B,): 1 where the evaluator sees what was said, 0 where it does not.
 
-    The column `all` is 1 where every attribute is right, as in GenEval (Ghosh et al., 2023).
-    `images` is (B, 3, 64, 64) in [-1, 1]; `scenes` are the compositions asked for.
+    What was not said is NaN. The column `all` is 1 where every said attribute is right, as in
+    GenEval (Ghosh et al., 2023). `images` is (B, 3, 64, 64) in [-1, 1].
     """
-    if len(images) != len(scenes):
+    if len(images) != len(said):
         raise ValueError(
-            f"scenes has {len(scenes)} entries for {len(images)} images; give one for each"
+            f"said has {len(said)} entries for {len(images)} images; give one for each"
         )
-    return hits(evaluator.predict(images), scenes)
+    return hits(evaluator.predict(images), said)
 
 
-def hits(seen: dict[str, list[str]], scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
+def hits(seen: dict[str, list[str]], said: Sequence[Composition]) -> dict[str, np.ndarray]:
     """As `attribute_hits`, from what the evaluator saw."""
-    wanted = {name: [getattr(scene, name) for scene in scenes] for name in ATTRIBUTES}
     right = {
-        name: (np.array(seen[name]) == np.array(wanted[name])).astype(np.float64)
+        name: np.array(
+            [
+                np.nan if (value := getattr(one, name)) is None else float(value == found)
+                for one, found in zip(said, seen[name], strict=True)
+            ]
+        )
         for name in ATTRIBUTES
     }
-    return right | {"all": np.prod(list(right.values()), axis=0)}
+    return right | {"all": np.fmin.reduce(list(right.values()))}
 
 
 def _quality(attribute: str) -> Quality:
@@ -56,7 +61,7 @@ def _quality(attribute: str) -> Quality:
 
 @metric
 class PromptFidelity(Metric):
-    """The share of pictures in which the evaluator sees each attribute that was asked for."""
+    """Of the pictures that were to show an attribute, the share in which the evaluator sees it."""
 
     name, group, needs = "prompt_fidelity", "prompt", ("evaluator",)
     qualities = tuple(map(_quality, (*ATTRIBUTES, "all")))

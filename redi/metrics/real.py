@@ -9,7 +9,7 @@ import numpy as np
 from redi.config import Config
 from redi.data.coco import validation_pictures
 from redi.data.pictures import read_picture
-from redi.embedded.scenes import sample
+from redi.embedded.captions import sample
 from redi.errors import UsageError
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")

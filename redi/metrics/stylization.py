@@ -11,14 +11,14 @@ from redi.metrics.batch import BatchResult, Columns, Table
 from redi.metrics.intervals import bootstrap_mean
 
 _SCORES = {
-    "content_score": ("object", "background", "size", "place"),
+    "content_score": ("object", "second", "background", "kind", "size", "place"),
     "style_score": ("style",),
 }
 
 
 @metric
 class Stylization(Metric):
-    """Made of the columns that prompt fidelity measures."""
+    """Made of the columns that prompt fidelity measures; things unsaid do not count."""
 
     name = "stylization"
     qualities = (
@@ -40,9 +40,9 @@ class Stylization(Metric):
     def summarise(self, table: Table, entry: str) -> Fields:
         fields: Fields = {}
         for name, attributes in _SCORES.items():
-            columns = [table.by_prompt(entry, f"correct_{each}") for each in attributes]
+            columns = [table.column(entry, f"correct_{each}") for each in attributes]
             known = [column for column in columns if column is not None]
             if len(known) == len(attributes):
-                shares = np.mean(known, axis=0)
-                fields[name] = bootstrap_mean(shares, resamples=self.resamples)
+                shares = np.ma.masked_invalid(known).mean(0).reshape(-1, table.repeats).mean(1)
+                fields[name] = bootstrap_mean(shares.compressed(), resamples=self.resamples)
         return fields

@@ -17,7 +17,7 @@ from redi.data.noise import NoisePolicy
 from redi.data.overlap import Overlap, overlap
 from redi.data.prompt_files import read_prompts
 from redi.embedded.atlas import ASSETS, STYLES
-from redi.embedded.scenes import Scene, compositions, prompts
+from redi.embedded.captions import Composition, prompts
 from redi.errors import UsageError, unknown
 from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
@@ -43,10 +43,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts of one role, with their scenes where the data set knows them."""
+    """Prompts of one role, with what they say of a scene where the data set knows it."""
 
     texts: list[str]
-    scenes: list[Scene] | None
+    scenes: list[Composition] | None
     #: what is said until the jump, where that is something else
     early: list[str] | None = None
 
@@ -216,22 +216,22 @@ def prompts_from(config: DataConfig, role: str, count: int) -> Prompts:
     """The first `count` prompts of `role` (kb or query)."""
     if config.name == "scenes":
         chosen = config.query_styles if role == "query" else config.kb_styles
-        styles = STYLES if chosen is None else tuple(chosen)
-        limit = sum(scene.style in styles for scene in compositions(role))
-        if role == "query" and count > limit > 0:
-            raise UsageError(
-                f"data.num_queries={count} is more than the {limit} held-out compositions: "
-                "use fewer"
-            )
-        scenes, texts = prompts(role, count, config.seed, styles=styles)
+        if chosen is None and role == "query" and config.late_style:
+            chosen = list(STYLES)  # a style that comes late has to be named
+        styles = None if chosen is None else tuple(chosen)
+        scenes, texts = prompts(role, count, config.seed, config.captions, styles)
         if role == "query" and config.late_style:
-            return Prompts(texts, scenes, prompts(role, count, config.seed, ("style",), styles)[1])
+            unsaid = prompts(role, count, config.seed, config.captions, styles, omit=("style",))
+            return Prompts(texts, scenes, unsaid[1])
         return Prompts(texts, scenes)
-    for name in ("kb_styles", "query_styles", "late_style"):
-        if getattr(config, name):
+    for name, usual in (
+        *(("captions", "open"), ("kb_styles", None)),
+        *(("query_styles", None), ("late_style", False)),
+    ):
+        if getattr(config, name) != usual:
             raise UsageError(
-                f"data.{name}={getattr(config, name)} needs prompts with known styles: "
-                "use data=scenes"
+                f"data.{name}={getattr(config, name)} needs prompts that say what is known of a "
+                "scene: use data=scenes"
             )
     listed = listed_prompts(config, role)
     if listed is None:
@@ -340,6 +340,8 @@ def _identity(
         "data_file": None if listed is None else digest_of(listed),
         "store_history": config.kb.store_history,
     }
+    if config.data.name == "scenes":
+        identity["data_captions"] = config.data.captions
     if config.data.kb_styles is not None:
         identity["data_styles"] = sorted(config.data.kb_styles)
     return json.loads(json.dumps(identity))  # as it will be read back

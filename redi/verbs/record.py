@@ -16,6 +16,7 @@ from redi.data.overlap import Overlap
 from redi.data.pixels import to_pixels
 from redi.files import write_durably, write_json
 from redi.metrics.base import Fields
+from redi.metrics.batch import is_unsaid
 from redi.metrics.intervals import Estimate
 from redi.report.examples import EXAMPLES, Example, write_examples
 from redi.report.outputs import CONFIG
@@ -123,7 +124,11 @@ def _picture_rows(module: Evaluate, entries: Mapping[str, dict[str, Any]]) -> li
     rows, repeats = [], module.table.repeats
     for entry, told in entries.items():
         for index, cells in sorted(module.table.rows[entry].items()):
-            scalars = {name: value for name, value in cells.items() if np.ndim(value) == 0}
+            scalars = {
+                name: value
+                for name, value in cells.items()
+                if np.ndim(value) == 0 and not is_unsaid(name, value)
+            }
             row = {
                 "entry": entry,
                 **told,

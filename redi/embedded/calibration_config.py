@@ -1,0 +1,44 @@
+"""What a calibration measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from redi.ranges import each, within
+
+
+@dataclass
+class CalibrationConfig:
+    """Which samplers, at how many calls, on which prompts."""
+
+    captions: list[str] = field(default_factory=lambda: ["open", "full"])
+    guidance: list[float] = each([1.5, 3.0, 5.0, 7.5], 0, 100)
+    #: name or name:order
+    samplers: list[str] = field(
+        default_factory=lambda: [
+            *("ddim", "euler", "pndm", "dpm_solver_pp:2", "dpm_solver_pp:3"),
+            *("unipc:2", "deis:2"),
+        ]
+    )
+    calls: list[int] = each([3, 5, 8, 10, 20], 1, 1000)
+    #: calls of the long runs, and which of the samplers make them
+    long_calls: list[int] = each([50], 1, 1000)
+    long_samplers: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp:2"])
+    #: prompts of each setting, each with its own noise
+    pictures: int = within(16, 2)
+    #: steps of the converged run
+    converged_steps: int = within(200, 2, 1000)
+    #: steps of the run that shows its convergence, and on how many pictures
+    checked_steps: int = within(400, 2, 1000)
+    checked_pictures: int = within(4, 0)
+    seed: int = within(0, 0)
+    #: prompts whose pictures are judged (open captions); 0: none
+    judged: int = within(1024, 0)
+    judged_guidance: list[float] = each([7.5], 0, 100)
+    #: name[:order]@calls, from the fewest calls to the most
+    judged_runs: list[str] = field(
+        default_factory=lambda: [
+            *("dpm_solver_pp:2@5", "dpm_solver_pp:2@10", "dpm_solver_pp:2@20"),
+            "ddim@50",
+        ]
+    )
