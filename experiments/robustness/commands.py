@@ -68,7 +68,8 @@ FOLDERS = [
     small("run_dir=" + 300 * "a", words=("300 bytes",)),
     small("kb.root=/sys/kb", words=("kb.root='/sys/kb' cannot be written",)),
     small("reference_root=/sys/runs", words=("cannot be written",)),
-    *(small(f"kb.dir={name}", words=("kb.dir",)) for name in (".", "=", "/")),
+    *(small(f"kb.dir={name}", prepare=_file, words=("kb.dir",)) for name in (".", "/")),
+    small("kb.dir==", refused=False, after=lambda: f"writes {next(Path().glob('=*'))}"),
     small("run_dir=ünï", refused=False, after=lambda: f"writes {next(Path().glob('ün*'))}"),
     small("run_dir=a b (1)", refused=False, after=lambda: f"writes {next(Path().glob('a*'))}"),
 ]
@@ -81,7 +82,11 @@ NAMES = [
     line("kb.sise=96", words=("did you mean 'kb.size'?",)),
     line("theory=foo", words=("key 'theory'",)),
     line("theory", "theory=foo", words=("quick",)),
-    line("kb", "search", "", words=("kb search",)),
+    Case(
+        'redi kb build, then redi kb search ""',
+        (("kb", "build", *SMALL), ("kb", "search", "", *SMALL)),
+        ("prompt",),
+    ),
     line("kb", "build", "data=file", words=("data.kb_file",)),
     line("experiment=corected", words=("did you mean 'corrected'?",)),
     line("report", "nowhere", words=("nowhere",)),
