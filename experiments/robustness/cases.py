@@ -8,7 +8,9 @@ writes `cases.md`. It ends with exit status 1 where a case ends in a traceback o
 
 from __future__ import annotations
 
+import re
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from inputs import INPUTS
 from redi.text import markdown_cell
 
 PAGE = Path(__file__).with_name("cases.md")
+TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/[^/']+/")
 HEAD = "| input | becomes | what is said |\n|---|---|---|\n"
 
 
@@ -29,7 +32,8 @@ def main() -> None:
     for case in cases:
         outcome = run(case)
         kinds[outcome.kind] += 1
-        cells = (case.told, outcome.kind, outcome.sentence)
+        sentence = TEMPORARY.sub("", outcome.sentence)  # the folder has another name each time
+        cells = (case.told, outcome.kind, sentence)
         lines.append("| " + " | ".join(map(markdown_cell, cells)) + " |\n")
         sys.__stdout__.write(lines[-1])
         sys.__stdout__.flush()
