@@ -131,6 +131,17 @@ def test_a_hit_and_a_miss_of_one_call_part_ways(bench: Bench) -> None:
     assert found.network_calls == 5 + 2 * ASKED + hits * 5 + (ASKED - hits) * 8 - 5
 
 
+def test_another_sampler_needs_no_kb(bench: Bench) -> None:
+    own = bench.pipe.scheduler
+    with redi.enable(bench.pipe, None, Plain(4, "unipc", timestep_spacing="trailing")):
+        enabled = bench.run(4)
+    bench.pipe.scheduler = build_scheduler("unipc", own.config, "trailing")
+    try:
+        assert torch.equal(enabled, bench.run(4))
+    finally:
+        bench.pipe.scheduler = own
+
+
 def test_a_method_is_one_class_and_is_gone_when_it_is_taken_away(bench: Bench) -> None:
     @register
     @dataclass
