@@ -168,11 +168,12 @@ CPU offload of whole models is tested with the CPU in the place of the accelerat
 offloaded layer by layer (`enable_sequential_cpu_offload`) are hashed where they are kept and
 `redi.enable` takes the pipeline, but no run of it was tested: that needs an accelerator.
 
-After a jump the pipeline's loop still goes through every step, and its networks (UNet or transformer,
-ControlNet) are skipped: callbacks and windows over steps (`control_guidance_end`, skipped layers of
-Stable Diffusion 3) are exact, which `tests/test_front_ends.py` checks. In a batch where one sample
-jumps and another does not, the network computes both until they meet; `Summary.network_rows` counts
-what was computed, `Summary.network_calls` what was needed. One pipeline object serves one thread.
+After a jump the pipeline's loop still goes through every step, and its networks (UNet or
+transformer, ControlNet) are skipped: callbacks and windows over steps (`control_guidance_end`,
+skipped layers of Stable Diffusion 3) are exact, which `tests/test_front_ends.py` checks. In a batch
+where one sample jumps and another does not, the network computes both until they meet;
+`Summary.network_rows` counts what was computed, `Summary.network_calls` what was needed. One
+pipeline object serves one thread.
 
 A KB fits the model that it was recorded with: weights, configuration and tokenizer of every part,
 adapters with their scales, attention processors, FreeU, hooks and patched blocks. All of it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from redi.composition import compose_config, experiment_sweep, experiments, poin
 from redi.config import Config
 from redi.embedded.captions import prompts
 from redi.errors import UsageError
+from redi.methods import Query, Setup
+from redi.methods.plain import Full
 from redi.metrics.catalogue import wanted
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import JointSearch
@@ -115,22 +118,25 @@ def test_late_styles_change_nothing_but_the_style():
 
 
 def test_reference_runs_are_read_back_bit_for_bit(tiny_model: TextToImageModel, tmp_path: Path):
-    sampler = build_sampler("ddim", tiny_model.scheduler_config, 5)
+    full = Full().bind(Setup(build_sampler("ddim", tiny_model.scheduler_config, 5)))
     conditioning = tiny_model.encode(["a cat", "a dog"])
     noise = torch.randn(2, *tiny_model.latent_shape, generator=torch.Generator().manual_seed(0))
     runs = ReferenceRuns(tmp_path, tiny_model)
-    first = runs.run(sampler, conditioning, noise, (3,))
-    again = runs.run(sampler, conditioning, noise, (3,))
-    assert (runs.computed, runs.read) == (1, 1) and again.cost == first.cost
+    query = Query(noise, (0, 0), (0, 1))
+    first = runs.run(full, query, conditioning, watch=(3,))
+    again = runs.run(full, query, conditioning, watch=(3,))
+    assert (runs.computed, runs.read) == (1, 1) and again.cost.calls == first.cost.calls == 5
+    assert again.cost.network_seconds == first.cost.network_seconds > 0
     assert torch.equal(first.latents, again.latents)
     assert torch.equal(first.watched[3], again.watched[3])
-    runs.run(sampler, conditioning, noise + 1)  # another noise is another run
-    runs.run(sampler, conditioning, noise, (2,))  # a step that was not kept
-    assert (runs.computed, runs.read) == (3, 1)
+    other = replace(query, noise=noise + 1)
+    runs.run(full, other, conditioning)  # another noise is another run
+    assert 2 in runs.run(full, query, conditioning, watch=(2,)).watched  # every step is had
+    assert (runs.computed, runs.read) == (2, 2)
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-9])  # cut short
-    assert torch.equal(runs.run(sampler, conditioning, noise).latents, first.latents)
-    assert (runs.computed, runs.read) == (4, 1)
+    assert torch.equal(runs.run(full, query, conditioning).latents, first.latents)
+    assert (runs.computed, runs.read) == (3, 2)
 
 
 def test_joint_keys_do_not_depend_on_units():

@@ -69,7 +69,7 @@ def test_states_in_the_history_are_estimated_like_the_latents(
     weights = WEIGHTS["affine"](query[KEY].latents.flatten(1), kb[KEY].latents.flatten(1)[None])
     averaged = (weights[0, :, None, None, None] * kb[value].history[-1]).sum(0)[None]
     truth = query[value].history[-1]
-    assert relative(landed.history[-1], truth) < 0.6 * relative(averaged, truth)
+    assert relative(landed.history[-1], truth) < 0.9 * relative(averaged, truth)
     before = SamplerState(value, landed.latents, (*landed.history[:-1], averaged.float()))
     full = query[-1].latents
     mine, old = (relative(sampler.finish(s, curved).latents, full) for s in (landed, before))

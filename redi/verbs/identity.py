@@ -10,6 +10,7 @@ from redi.config import Config, ModelConfig
 from redi.data.digests import digest_of, files_digest, pipeline_files
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.methods import Method
 from redi.metrics.catalogue import wanted
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR
 from redi.metrics.real import real_files
@@ -106,8 +107,17 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     for entry in fields(config):
         value = getattr(config, entry.name)
         name = prefix + entry.name
-        found |= _flat(value, f"{name}.") if is_dataclass(value) else {name: value}
+        found |= _flat(value, f"{name}.") if is_dataclass(value) else {name: _plain(value)}
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Methods among the settings as their names and settings."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Method):
+        return {"method": value.name, **value.settings()}
+    return value
 
 
 def _folder_digest(folder: Path, told: str) -> str:
