@@ -70,7 +70,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["+new=1"], ["new"]),
         (["noise.policy=fixed"], ["noise.policy='fixed'", "per_prompt"]),
         (["noise.bank_size=4"], ["noise.bank_size=4", "noise.policy=bank"]),
-        (["data.num_queries=900"], ["data.num_queries=900", "788"]),
         (["data.num_queries=1"], ["data.num_queries=1"]),
         (["model=local", "model.path=nowhere"], ["model.path='nowhere'", "not a directory"]),
         (["model=analytic"], ["model=emoji"]),

@@ -23,7 +23,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from transformers import CLIPImageProcessor
 
 from redi.data.pixels import to_tensor
-from redi.embedded.captions import sample
+from redi.embedded.captions import captioned, sample
 from redi.files import write_durably
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator, tokenize
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
@@ -126,9 +126,9 @@ def _torchmetrics(folders: list[Path]) -> list[Row]:
 @torch.no_grad()
 def _clip(folder: Path) -> list[Row]:
     """Means over pictures; the direct computation is one call of the model on both inputs."""
-    scenes = [sample("query", i, 3) for i in range(COUNT)]
-    pictures = [scene.render(rng) for scene, rng in scenes]
-    captions = [scene.caption(np.random.default_rng(i)) for i, (scene, _) in enumerate(scenes)]
+    drawn = [captioned("query", i, 3) for i in range(COUNT)]
+    pictures = [scene.render(rng) for scene, _, rng in drawn]
+    captions = [said.caption(np.random.default_rng(i)) for i, (_, said, _) in enumerate(drawn)]
 
     evaluator = Evaluator.load(EMBEDDED_EVALUATOR)
     images = to_tensor(np.stack(pictures))
