@@ -44,7 +44,7 @@ def test_a_kb_needs_a_folder_of_its_own(
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path / "mine")
     for folder, words in ((".", "holds something else"), ("/", "holds something else"),
-                          ("notes.txt", "below the file"), ("x" * 300, "longer than")):  # fmt: skip
+                          ("notes.txt", "below the file"), ("x" * 300, "at most 255")):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             kb_action("build", changed(tiny_config, dir=folder), Console(quiet=True))
         assert [path.name for path in Path().iterdir()] == ["notes.txt"]

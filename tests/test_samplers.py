@@ -310,3 +310,27 @@ def test_history_says_which_items_are_states(case: str) -> None:
                 assert relative(item, states[step].latents) < (0.02 if "unipc" in case else 1e-9)
     assert found >= STEPS // 2
     assert build_sampler("pndm", CONFIG, STEPS).history_steps(5) == (None, None, None)
+
+
+def test_a_sampler_is_one_adapter_and_its_line() -> None:
+    from diffusers import DDIMScheduler
+
+    from redi.samplers.catalogue import Kind
+    from redi.samplers.ddim import DDIM
+
+    class ToyScheduler(DDIMScheduler):
+        pass
+
+    class Toy(DDIM):
+        name = "toy"
+
+    SAMPLERS["toy"] = Kind(Toy, ToyScheduler)
+    try:
+        toy, ddim = (build_sampler(name, CONFIG, STEPS, "trailing") for name in ("toy", "ddim"))
+        both = [s.finish(s.initial(start()), curved).latents for s in (toy, ddim)]
+        assert torch.equal(*both)
+        assert adapt(toy.scheduler).name == "toy"  # as a pipeline's own scheduler
+    finally:
+        del SAMPLERS["toy"]
+    with pytest.raises(UsageError, match="sampler='toy' is unknown"):
+        build_sampler("toy", CONFIG, STEPS)

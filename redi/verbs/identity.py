@@ -18,7 +18,7 @@ from redi.metrics.weights import WEIGHTS
 from redi.verbs.assemble import listed_prompts, pipeline_folder
 
 #: to be raised when a default changes, or what a setting means
-VERSION = 2
+VERSION = 3
 #: where and how a run is carried out, which its results do not depend on
 _ELSEWHERE = ("run_dir", "trainer", "reference_root", "logger")
 _HOW = ("kb.check_hashes", "retrieval.rebuild_index", "metrics.download")
