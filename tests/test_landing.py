@@ -73,7 +73,7 @@ def test_states_in_the_history_are_estimated_like_the_latents(
     before = SamplerState(value, landed.latents, (*landed.history[:-1], averaged.float()))
     full = query[-1].latents
     mine, old = (relative(sampler.finish(s, curved).latents, full) for s in (landed, before))
-    assert mine < 0.7 * old
+    assert mine < 0.95 * old
     own = Found(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1).double())
     again = landing(kb[KEY].take(slice(0, 1)), own)
     for item, stored in zip(again.history, kb[value].history, strict=True):
