@@ -40,7 +40,7 @@ Keys people change first:
   +methods=NAME (redi methods)  methods.NAME.SETTING=VALUE: one more method beside the others
   retrieval=paper|delta   retrieval.neighbours=1 retrieval.estimator=paper|transport|delta
   noise=shared|bank|per_prompt   data.num_queries=64   seed=0   run_dir=DIR
-  data.captions=open|full   (hard: much is left unsaid; easy: everything is said)
+  data.captions=open|full   (open: much is left unsaid; full: everything is said)
   model=local model.path=DIR     data=file data.kb_file=F data.query_file=G
   model=sd15|sd21|sdxl|sd3|flux [model.path=DIR]  model.size=512   data=coco2014 data.root=DIR
 
