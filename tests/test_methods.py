@@ -11,14 +11,15 @@ import torch
 
 from redi.config import Config
 from redi.errors import UsageError
-from redi.methods import METHODS, Query
+from redi.methods import METHODS, Query, Setup
 from redi.methods.memo import Memo
 from redi.methods.plain import Full
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve
+from redi.models.mixture import MixtureModel
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import Found
-from redi.samplers import SAMPLERS, Answer, Ask, drive
+from redi.samplers import SAMPLERS, Answer, Ask, build_sampler, drive
 from redi.verbs.assemble import check, noise_from, prompts_from
 from redi.verbs.build_kb import build
 from redi.verbs.entries import equal_calls, jumping
@@ -260,3 +261,21 @@ def test_a_kb_of_another_model_is_refused(
     other = TextToImageModel(tiny_model.pipeline, guidance_scale=3.0, batch_size=4)
     with pytest.raises(UsageError, match="guidance_scale: KB has 2.5, this run 3.0"):
         bound(tiny_config, other)
+
+
+def test_the_method_in_the_guide_for_contributors_works() -> None:
+    guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    model = MixtureModel(components=5, spread=0.7, deviation=0.4)
+    sampler = build_sampler("ddim", model.scheduler_config, 10, "trailing")
+    noise = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    query, said = Query(noise, (0, 0), (0, 1)), model.encode(model.prompts(1)[:2])
+    try:
+        exec(code, {"__name__": __name__})
+        method = METHODS["every_other"]().bind(Setup(sampler))
+        few = solve(method, query, model, said)
+    finally:
+        METHODS.pop("every_other", None)
+    full = solve(Full().bind(Setup(sampler)), query, model, said)
+    assert few.calls.tolist() == [6, 6] and full.calls.tolist() == [10, 10]
+    assert float((few.latents - full.latents).norm() / full.latents.norm()) < 0.1

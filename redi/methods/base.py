@@ -170,8 +170,8 @@ class Fitted(Method):
     """A method that is fitted to the trajectories of a KB once; the fit is kept beside it."""
 
     @abstractmethod
-    def path(self, setup: Setup) -> Path | None:
-        """Where the fit lies, by everything that it depends on; None: there is nothing to fit."""
+    def path(self, setup: Setup) -> Path:
+        """Where the fit lies, by everything that it depends on."""
 
     @abstractmethod
     def needed_steps(self, setup: Setup) -> list[int]:
@@ -192,8 +192,7 @@ class Fitted(Method):
 
     def is_fitted(self, setup: Setup) -> bool:
         """Whether nothing is left to fit."""
-        path = self.path(setup)
-        return path is None or path.is_file()
+        return self.path(setup).is_file()
 
     def prepare(self) -> None:
         if not self.is_fitted(self.setup):

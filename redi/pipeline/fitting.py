@@ -57,8 +57,6 @@ def fit(
     setup = reference_setup(pipe, opened)
     check_stored(chosen, setup)
     path = chosen.path(setup)
-    if path is None:
-        raise UsageError(f"method={chosen.name!r} has nothing to fit: enable it as it is")
     if path.is_file():
         return path
     call.pop("output_type", None)
