@@ -288,6 +288,8 @@ class TrainConfig:
     device: str = "auto"
     #: CPU threads; null: PyTorch's own choice
     threads: int | None = within(None, 1)
+    #: processes that paint scenes ahead; null: with a GPU all cores but one, without one none
+    workers: int | None = within(None, 0, 1024)
     #: held-out scenes that a finished stage is measured on
     quality_images: int = within(1024, 2)
     autoencoder: StageConfig = field(

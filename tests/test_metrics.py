@@ -21,7 +21,7 @@ from redi.embedded.evaluator import (
     fits,
     new_evaluator,
     single_captions,
-    value_indices,
+    values_of,
 )
 from redi.embedded.scenes import ATTRIBUTES
 from redi.embedded.stream import scene_batch
@@ -333,11 +333,10 @@ def test_single_captions_name_one_value_each():
 
 def test_captions_fit_the_scenes_that_show_what_they_say(batch):
     scenes, said = batch.scenes, batch.said
-    assert [ATTRIBUTES["style"][i] for i in value_indices("style", scenes)] == [
-        scene.style for scene in scenes
-    ]
-    assert [i < 0 for i in value_indices("second", scenes)] == [s.second is None for s in scenes]
-    found = fits(scenes, said)
+    shown = dict(zip(ATTRIBUTES, values_of(scenes).T.tolist(), strict=True))
+    assert [ATTRIBUTES["style"][i] for i in shown["style"]] == [scene.style for scene in scenes]
+    assert [i < 0 for i in shown["second"]] == [s.second is None for s in scenes]
+    found = fits(values_of(scenes), values_of(said))
     assert found.diagonal().all() and 0.015 < found.float().mean() < 0.5
     for row, column in ((0, 1), (5, 9), (30, 2)):
         wanted = all(
@@ -348,19 +347,19 @@ def test_captions_fit_the_scenes_that_show_what_they_say(batch):
 
 def test_a_few_steps_lower_the_loss(tokenizer, batch):
     torch.manual_seed(0)
-    stage = TrainEvaluator(StageConfig(), 0, tokenizer)
+    stage = TrainEvaluator(StageConfig(pool=12), 0, tokenizer)
     optimizer = torch.optim.AdamW(stage.trained_parameters(), lr=1e-3)
-    rows = list(range(12))
+    pool, rows = stage.prepare(0), torch.arange(12)
     losses = []
     for _ in range(6):
-        loss = stage.loss(batch, rows, torch.Generator().manual_seed(0))
+        loss = stage.loss(pool, rows, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1
     with torch.no_grad():
-        again = [float(stage.loss(batch, rows, torch.Generator().manual_seed(1))) for _ in range(2)]
+        again = [float(stage.loss(pool, rows, 1)) for _ in range(2)]
     assert again[0] == again[1]
     assert stage.sheet().shape == (6 * 64, 10 * 64, 3)
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -17,6 +18,7 @@ from redi.embedded import training
 from redi.embedded.autoencoder import TrainAutoencoder, new_autoencoder
 from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.diffusion import TrainDiffusion
+from redi.embedded.stream import PIECE, Painters, Span, paint
 from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig, fit, learning_rate, rows_of
 from redi.errors import UsageError
@@ -99,6 +101,19 @@ def test_the_averaged_weights_resume_too(tmp_path: Path, monkeypatch: pytest.Mon
     assert any(name.startswith("average.") for name in whole) and same(whole, resumed)
 
 
+def test_scenes_painted_ahead_are_the_same_scenes() -> None:
+    with Painters(1) as painters:
+        span = Span("train", 3, PIECE + 5, 0)
+        painters.begin(span)
+        ahead = list(painters.batches(span))
+    at_once = paint(span)
+    assert [len(batch.scenes) for batch in ahead] == [PIECE, 5]
+    assert np.array_equal(np.concatenate([batch.pixels for batch in ahead]), at_once.pixels)
+    assert [text for batch in ahead for text in batch.captions] == at_once.captions
+    assert [scene for batch in ahead for scene in batch.scenes] == at_once.scenes
+    assert list(Painters().batches(span))[1].captions == ahead[1].captions
+
+
 def test_a_run_is_extended_from_before_its_learning_rate_fell(tmp_path: Path) -> None:
     long = replace(SHORT, steps=5, decay_steps=2)
     whole = fitted(tmp_path / "whole", long)
@@ -113,8 +128,9 @@ def test_every_step_has_its_own_rows_and_a_pool_is_used_as_often_as_asked() -> N
     seen = [rows_of(config, 0, step) for step in range(12)]
     assert [pool for pool, _ in seen] == [0] * 6 + [1] * 6
     for one_pass in range(0, 12, 2):
-        assert sorted(seen[one_pass][1] + seen[one_pass + 1][1]) == list(range(8))
-    assert seen[0] == rows_of(config, 0, 0) != rows_of(config, 1, 0)
+        assert sorted([*seen[one_pass][1], *seen[one_pass + 1][1]]) == list(range(8))
+    assert seen[0][1].tolist() == rows_of(config, 0, 0)[1].tolist()
+    assert seen[0][1].tolist() != rows_of(config, 1, 0)[1].tolist()
     schedule = StageConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_steps=20)
     rates = [learning_rate(schedule, step) for step in range(100)]
     assert rates[0] == 0.1 and rates[9:80] == [1.0] * 71 and rates[99] == 0.05

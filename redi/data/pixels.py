@@ -9,7 +9,12 @@ from torch import Tensor
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return as_images(torch.from_numpy(images))
+
+
+def as_images(pixels: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pixels(image: Tensor) -> np.ndarray:

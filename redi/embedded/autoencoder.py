@@ -8,6 +8,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
+from redi.data.pixels import as_images
 from redi.embedded.stream import scene_batch, scene_batches
 from redi.embedded.training import StageConfig, TrainingStage, grid
 
@@ -19,8 +20,8 @@ def new_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(48, 48, 48),
-        layers_per_block=0,  # the decoder always has one more
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,  # the decoder always has one more
         latent_channels=4,
         norm_num_groups=16,
         sample_size=64,
@@ -40,13 +41,14 @@ class TrainAutoencoder(TrainingStage[Tensor]):
         self.autoencoder.load_state_dict(autoencoder.state_dict())
 
     def prepare(self, number: int) -> Tensor:
-        count = self.config.pool
-        return scene_batch("train", number * count, count, self.seed).images
+        parts = [batch.pixels for batch in self.painters.batches(self.span(number))]
+        return torch.from_numpy(np.concatenate(parts)).to(self.device)
 
-    def loss(self, pool: Tensor, rows: list[int], generator: torch.Generator) -> Tensor:
-        images = pool[rows].to(self.device).contiguous(memory_format=torch.channels_last)
+    def loss(self, pool: Tensor, rows: Tensor, seed: int) -> Tensor:
+        images = as_images(pool[rows])
         posterior = self.autoencoder.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
+        generator = torch.Generator(images.device).manual_seed(seed)
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=images.device)
         decoded = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
         kl = posterior.kl().mean()
         return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + KL_WEIGHT * kl

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +16,17 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from redi.data.pixels import as_images
 from redi.embedded.captions import prompts
-from redi.embedded.stream import scene_batch
 from redi.embedded.tokenizer import MAX_TOKENS
 from redi.embedded.training import StageConfig, TrainingStage, grid
 from redi.embedded.warm_start import carried_over
 from redi.metrics.evaluator import tokenize
 
 CAPTION_DROPOUT = 0.1
-EMA_DECAY = 0.998
-ENCODED_AT_ONCE = 64
+EMA_DECAY = 0.999
 SHEET = 48  # prompts
 WIDTH = 128  # of the text encoder
 _ANY_BACKEND = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -86,12 +85,10 @@ def new_unet() -> UNet2DConditionModel:
     )
 
 
-def moving_average(
-    averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int
-) -> None:
-    """One step of the exponential moving average, in place, which forgets faster at first."""
-    count = float(updates)
-    weight = 1 - min(EMA_DECAY, (1 + count) / (10 + count))
+@torch.no_grad()
+def moving_average(averages: Iterable[Tensor], current: Iterable[Tensor], step: int) -> None:
+    """Update `step` (from 1) of the moving average, in place; it forgets faster at first."""
+    weight = 1 - min(EMA_DECAY, step / (9 + step)) if step > 1 else 1.0
     torch._foreach_lerp_(list(averages), list(current), weight)
 
 
@@ -129,9 +126,9 @@ class TrainDiffusion(TrainingStage[LatentPool]):
     ) -> None:
         super().__init__(config, seed)
         self.tokenizer = tokenizer
+        self.silent = self.tokens([""])  # (1, T)
         self.denoiser = Denoiser(tokenizer)
-        self.average = AveragedModel(self.denoiser, multi_avg_fn=moving_average)
-        self.average.requires_grad_(False)
+        self.average = deepcopy(self.denoiser).requires_grad_(False)
         self.scheduler = new_scheduler()
         self._fixed = (autoencoder.eval().requires_grad_(False),)  # no part of the checkpoint
 
@@ -151,55 +148,57 @@ class TrainDiffusion(TrainingStage[LatentPool]):
         )
         self.denoiser.text_encoder.load_state_dict(known)
         self.denoiser.unet.load_state_dict(unet.state_dict())
-        self.average.module.load_state_dict(self.denoiser.state_dict())
+        self.average.load_state_dict(self.denoiser.state_dict())
 
     def tokens(self, captions: list[str]) -> Tensor:
         return tokenize(self.tokenizer, captions)
 
     @torch.no_grad()
     def prepare(self, number: int) -> LatentPool:
-        count, latents, tokens = self.config.pool, [], []
+        latents, tokens = [], []
         self.autoencoder.to(self.device)  # type: ignore[arg-type]
-        for start in range(number * count, (number + 1) * count, ENCODED_AT_ONCE):
-            size = min(ENCODED_AT_ONCE, (number + 1) * count - start)
-            batch = scene_batch("train", start, size, self.seed)
-            images = batch.images.to(self.device).contiguous(memory_format=torch.channels_last)
+        for batch in self.painters.batches(self.span(number)):
+            images = as_images(torch.from_numpy(batch.pixels).to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16):
                 posterior = self.autoencoder.encode(images).latent_dist
             latents.append(posterior.mode().float() * self.autoencoder.config["scaling_factor"])
             tokens.append(self.tokens(batch.captions))
-        return LatentPool(torch.cat(latents), torch.cat(tokens))
+        return LatentPool(torch.cat(latents), torch.cat(tokens).to(self.device))
 
-    def loss(self, pool: LatentPool, rows: list[int], generator: torch.Generator) -> Tensor:
-        count = len(rows)
-        latents = pool.latents[rows]
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+    def loss(self, pool: LatentPool, rows: Tensor, seed: int) -> Tensor:
+        latents, device = pool.latents[rows], self.device
+        count = len(latents)
+        draws: dict[str, Any] = {
+            "generator": torch.Generator(device).manual_seed(seed),
+            "device": device,
+        }
+        noise = torch.randn(latents.shape, **draws)
         # One timestep in each of `count` equal strata: the same law, a calmer gradient.
-        strata = torch.arange(count) + torch.rand(count, generator=generator)
-        timesteps = (strata * 1000 / count).long().clamp(max=999).to(latents.device)
-        dropped = torch.rand(count, generator=generator) < CAPTION_DROPOUT
-        tokens = torch.where(dropped[:, None], self.tokens([""]), pool.tokens[rows])
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
+        strata = torch.arange(count, device=device) + torch.rand(count, **draws)
+        timesteps: Any = (strata * 1000 / count).long().clamp(max=999)
+        dropped = torch.rand(count, **draws) < CAPTION_DROPOUT
+        tokens = torch.where(dropped[:, None], self.silent.to(device), pool.tokens[rows])
+        noisy: Any = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         target = self.scheduler.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         # On a CPU the fused backward of short sequences is slower than plain matrix products.
-        with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else _ANY_BACKEND):
-            predicted = self.denoiser(noisy, timesteps, tokens.to(self.device))
+        with sdpa_kernel([SDPBackend.MATH] if device.type == "cpu" else _ANY_BACKEND):
+            predicted = self.denoiser(noisy, timesteps, tokens)
         return F.mse_loss(predicted.float(), target)
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         return list(self.denoiser.parameters())
 
     def after_step(self, step: int) -> None:
-        self.average.update_parameters(self.denoiser)
+        moving_average(self.average.parameters(), self.denoiser.parameters(), step)
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The averaged weights as a plain Stable Diffusion pipeline."""
         parts: dict[str, Any] = {
             "vae": self.autoencoder,
-            "text_encoder": self.average.module.text_encoder,
+            "text_encoder": self.average.text_encoder,
             "tokenizer": self.tokenizer,
-            "unet": self.average.module.unet,
+            "unet": self.average.unet,
             "scheduler": self.scheduler,
             "safety_checker": None,
             "feature_extractor": None,

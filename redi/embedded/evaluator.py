@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from redi.data.pixels import as_images
 from redi.embedded.backgrounds import RESOLUTION
 from redi.embedded.captions import Composition, prompts, say_all
 from redi.embedded.scenes import ATTRIBUTES, Scene
-from redi.embedded.stream import SceneBatch, scene_batch, scene_batches
+from redi.embedded.stream import Span, scene_batch, scene_batches
 from redi.embedded.tokenizer import MAX_TOKENS
 from redi.embedded.training import StageConfig, TrainingStage, grid
 from redi.embedded.warm_start import carried_over
@@ -80,7 +82,16 @@ def _waves(side: int, width: int) -> Tensor:
     return torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
-class TrainEvaluator(TrainingStage[SceneBatch]):
+class JudgedPool(NamedTuple):
+    """Pictures, their captions, and the values of `ATTRIBUTES` that are shown and said."""
+
+    pixels: Tensor  #                     uint8 (N, 64, 64, 3)
+    tokens: Tensor  #                     int64 (N, T)
+    shown: Tensor  #                      int64 (N, A)
+    said: Tensor  #                       int64 (N, A)
+
+
+class TrainEvaluator(TrainingStage[JudgedPool]):
     """CLIP's symmetric contrastive loss, plus the same loss per attribute.
 
     The attribute term matches a picture with the one caption, among one per value, that names its
@@ -100,31 +111,45 @@ class TrainEvaluator(TrainingStage[SceneBatch]):
         )
         self.evaluator.load_state_dict(known)
 
-    def prepare(self, number: int) -> SceneBatch:
+    def span(self, number: int) -> Span:
         """Pools alternate between the splits `train` and `kb`; `query` stays unseen."""
-        count = self.config.pool
-        return scene_batch(("train", "kb")[number % 2], number * count, count, self.seed)
+        return replace(super().span(number), split=("train", "kb")[number % 2])
 
-    def loss(self, pool: SceneBatch, rows: list[int], generator: torch.Generator) -> Tensor:
-        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        batch = pool[rows]
+    def prepare(self, number: int) -> JudgedPool:
+        parts = [
+            JudgedPool(
+                torch.from_numpy(batch.pixels),
+                tokenize(self.tokenizer, batch.captions),
+                values_of(batch.scenes),
+                values_of(batch.said),
+            )
+            for batch in self.painters.batches(self.span(number))
+        ]
+        columns = (torch.cat(column).to(self.device) for column in zip(*parts, strict=True))
+        return JudgedPool(*columns)
+
+    def loss(self, pool: JudgedPool, rows: Tensor, seed: int) -> Tensor:
+        rng = np.random.default_rng(seed)
+        shown, said = pool.shown[rows], pool.said[rows]
         single = [text for name in ATTRIBUTES for text in single_captions(name, rng)]
-        tokens = tokenize(self.tokenizer, batch.captions + single).to(self.device)
-        output = self.evaluator(input_ids=tokens, pixel_values=batch.images.to(self.device))
+        tokens = torch.cat([pool.tokens[rows], tokenize(self.tokenizer, single).to(self.device)])
+        output = self.evaluator(input_ids=tokens, pixel_values=as_images(pool.pixels[rows]))
         scale = self.evaluator.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         logits = scale * output.image_embeds.float() @ output.text_embeds.float().T  # (B, B + V)
-        count = len(batch.captions)
+        count = len(rows)
         diagonal = torch.arange(count, device=self.device)
         pairs, values = logits.split([count, len(single)], dim=1)
-        also_fits = fits(batch.scenes, batch.said).to(self.device) & ~torch.eye(count).bool()
+        also_fits = fits(shown, said) & ~torch.eye(count, device=self.device).bool()
         pairs = pairs.masked_fill(also_fits, -torch.inf)
         total = (F.cross_entropy(pairs, diagonal) + F.cross_entropy(pairs.T, diagonal)) / 2
         sizes = [len(options) for options in ATTRIBUTES.values()]
-        for name, chosen in zip(ATTRIBUTES, values.split(sizes, dim=1), strict=True):
-            wanted = value_indices(name, batch.scenes).to(self.device)
-            if (wanted >= 0).any():
-                weight = WEIGHTS.get(name, 1.0)
-                total = total + weight * F.cross_entropy(chosen, wanted, ignore_index=-1)
+        for column, (name, chosen) in enumerate(
+            zip(ATTRIBUTES, values.split(sizes, dim=1), strict=True)
+        ):
+            wanted = shown[:, column]
+            losses = F.cross_entropy(chosen, wanted, ignore_index=-1, reduction="sum")
+            weight = WEIGHTS.get(name, 1.0)
+            total = total + weight * losses / (wanted >= 0).sum().clamp(min=1)
         return total
 
     @torch.no_grad()
@@ -145,20 +170,27 @@ def single_captions(attribute: str, rng: np.random.Generator) -> list[str]:
     ]
 
 
-def value_indices(attribute: str, described: Sequence[Scene | Composition]) -> Tensor:
-    """Position of each value among `ATTRIBUTES[attribute]`, -1 for none: int64 (B,)."""
-    options = ATTRIBUTES[attribute]
-    found = [getattr(one, attribute) for one in described]
-    return torch.tensor([-1 if value is None else options.index(value) for value in found])
+def values_of(described: Sequence[Scene | Composition]) -> Tensor:
+    """Position of each value in its list in `ATTRIBUTES`, -1 for none: int64 (B, A)."""
+    return torch.tensor(
+        [
+            [
+                -1 if getattr(one, name) is None else options.index(getattr(one, name))
+                for name, options in ATTRIBUTES.items()
+            ]
+            for one in described
+        ]
+    )
 
 
-def fits(scenes: Sequence[Scene], said: Sequence[Composition]) -> Tensor:
-    """Which scene (rows) shows what a caption (columns) says of `ATTRIBUTES`: bool (B, C)."""
-    result = torch.ones(len(scenes), len(said), dtype=torch.bool)
-    for name in ATTRIBUTES:
-        shown, wanted = value_indices(name, scenes)[:, None], value_indices(name, said)[None]
-        result &= (shown == wanted) | (wanted < 0)
-    return result
+def fits(shown: Tensor, said: Tensor) -> Tensor:
+    """Which scene (rows) shows what a caption (columns) says of it: bool (B, C).
+
+    Args:
+        shown: values of the scenes (B, A), as `values_of` gives them.
+        said: values that the captions say (C, A).
+    """
+    return ((shown[:, None] == said[None]) | (said[None] < 0)).all(2)
 
 
 def measure(model: CLIPModel, tokenizer: CLIPTokenizer, count: int = 2000) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from redi.data.pixels import to_pixels
 from redi.embedded.checkpoint import Checkpoints
+from redi.embedded.stream import Painters, Span
 
 Pool = TypeVar("Pool")
 LOG_EVERY = 20  # steps
@@ -54,17 +55,22 @@ class TrainingStage(torch.nn.Module, Generic[Pool]):
     def __init__(self, config: StageConfig, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
+        self.painters = Painters()
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def span(self, number: int) -> Span:
+        """The scenes of pool `number`."""
+        return Span("train", number * self.config.pool, self.config.pool, self.seed)
+
     def prepare(self, number: int) -> Pool:
-        """Pool `number`: what `loss` needs of `config.pool` scenes."""
+        """Pool `number`: what `loss` needs of its scenes, on the device."""
         raise TypeError(f"{type(self).__name__} does not prepare data")
 
-    def loss(self, pool: Pool, rows: list[int], generator: torch.Generator) -> Tensor:
-        """Training loss of some rows of a pool; all randomness comes from `generator`."""
+    def loss(self, pool: Pool, rows: Tensor, seed: int) -> Tensor:
+        """Training loss of some rows of a pool; all randomness comes from `seed`."""
         raise TypeError(f"{type(self).__name__} does not define a loss")
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:
@@ -85,13 +91,13 @@ def learning_rate(config: StageConfig, step: int) -> float:
     return config.learning_rate * min(1.0, warm, fall)
 
 
-def rows_of(config: StageConfig, seed: int, step: int) -> tuple[int, list[int]]:
-    """Which pool and which of its rows a step is trained on."""
+def rows_of(config: StageConfig, seed: int, step: int) -> tuple[int, np.ndarray]:
+    """Which pool and which of its rows (B,) a step is trained on."""
     per_pass = max(1, config.pool // config.batch_size)
     one_pass, position = divmod(step, per_pass)
     order = np.random.default_rng([seed, 31, one_pass]).permutation(config.pool)
     start = position * config.batch_size
-    return one_pass // config.passes, order[start : start + config.batch_size].tolist()
+    return one_pass // config.passes, order[start : start + config.batch_size]
 
 
 def fit(
@@ -116,27 +122,30 @@ def fit(
     first = checkpoints.load(stage, optimizer, config)
     log = _Log(folder / "loss.csv", first)
     number, pool = -1, None
-    losses: list[float] = []
+    losses: list[Tensor] = []
     since, mean = time.monotonic(), float("nan")
     stage.train()
     for step in range(first, config.steps):
         wanted, rows = rows_of(config, stage.seed, step)
         if wanted != number:
             number, pool = wanted, stage.prepare(wanted)
+            if rows_of(config, stage.seed, config.steps - 1)[0] > wanted:
+                stage.painters.begin(stage.span(wanted + 1))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        generator = torch.Generator().manual_seed(stage.seed * 1_000_003 + step)
+        chosen = torch.from_numpy(rows).to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            loss = stage.loss(pool, rows, generator)
+            loss = stage.loss(pool, chosen, stage.seed * 1_000_003 + step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(stage.trained_parameters(), CLIP_NORM)
         optimizer.step()
         done = step + 1
         stage.after_step(done)
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())  # read later: a GPU is not waited for at every step
         if done % LOG_EVERY == 0 or done == config.steps:
-            mean, elapsed = float(np.mean(losses)), time.monotonic() - since
+            mean = float(torch.stack(losses).double().mean())
+            elapsed = time.monotonic() - since
             rate = len(losses) * config.batch_size / elapsed
             log.add(done, mean, elapsed)
             report(done, mean, rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.diffusion import TrainDiffusion
 from redi.embedded.evaluator import TrainEvaluator
 from redi.embedded.evaluator import finish as finish_evaluator
-from redi.embedded.stream import domain_hash
+from redi.embedded.stream import Painters, domain_hash
 from redi.embedded.tokenizer import save_tokenizer
 from redi.embedded.training import StageConfig, TrainingStage, fit
 from redi.errors import UsageError
@@ -165,7 +166,11 @@ def _fit(
         )
 
     checkpoints = Checkpoints(folder, _origin(config, folder.name, folder.parent))
-    return fit(task, checkpoints, folder, config.precision == "bf16-mixed", show)
+    on_gpu = task.device.type == "cuda"
+    torch.backends.cudnn.benchmark = on_gpu  # all batches of a stage have one shape
+    ahead = max(1, (os.cpu_count() or 2) - 1) if on_gpu else 0
+    with Painters(ahead if config.workers is None else config.workers) as task.painters:
+        return fit(task, checkpoints, folder, config.precision == "bf16-mixed", show)
 
 
 def _device(config: TrainConfig) -> torch.device:
