@@ -42,7 +42,7 @@ def test_points_stand_beside_plain_samplers_with_as_many_calls(
             assert 0 < point["predicted_latent_error"] and 0 < point["latent_error"]
             assert (point["levels"][0], point["levels"][-1]) == (0, 10)
             assert len(point["parts"]) == point["calls"] == len(point["levels"]) - 1
-    fitted = list((tmp_path / "kb").glob("*/corrections/*.safetensors"))
+    fitted = list((tmp_path / "kb").glob("*/fits/*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in fitted]
     assert len(fitted) == 2
     again = main_job(config, tmp_path / "again", False, Console(quiet=True))

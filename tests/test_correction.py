@@ -14,13 +14,13 @@ from torch import Tensor
 
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
-from redi.methods.corrected.base import BASES
+from redi.methods.corrected import Correction, Recipe, fit_correction
 from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
 from redi.methods.corrected.levels import best_plan
 from redi.methods.corrected.local import fit_local
-from redi.methods.corrected.plan import coarse_steps
 from redi.methods.corrected.store import correction_path, load_correction, save_correction
+from redi.methods.few import BASES, Plan
+from redi.methods.few.placement import coarse_steps, plan
 from redi.metrics.latent_error import latent_error
 from redi.models.mixture import MixtureModel
 from redi.samplers import Calls, Sampler, build_sampler, drive

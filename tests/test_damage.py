@@ -26,8 +26,8 @@ from redi.methods.corrected.corrector import Correction, StepCorrection
 from redi.methods.corrected.features import Features
 from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import PatchRidge
-from redi.methods.corrected.plan import Plan
 from redi.methods.corrected.store import load_correction, load_policy, save_correction, save_policy
+from redi.methods.few.plan import Plan
 from redi.reading import sha256
 from redi.report.examples import Example, read_examples, write_examples
 from redi.report.runs import load_run

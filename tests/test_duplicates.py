@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from redi.methods.corrected.adaptive import fit_policy
-from redi.methods.corrected.base import Visit
 from redi.methods.corrected.fit import Recipe, fit_step
 from redi.methods.corrected.groups import first_rows, groups_of, members, repeats
 from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
 from redi.methods.corrected.local import fit_local
 from redi.methods.corrected.nearest import fit_nearest
+from redi.methods.few.bases import Visit
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,8 @@ from redi.config import Config
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.methods import METHODS, Fitted, Method, Query, Setup, register
-from redi.methods.corrected import Adaptive, Corrected, Placed, Recipe
+from redi.methods.corrected import Adaptive, Corrected, Recipe
+from redi.methods.placed import Placed
 from redi.methods.plain import Plain, Switch
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve

@@ -329,7 +329,7 @@ def test_junk_is_one_sentence(tmp_path: Path, name: str, data: bytes) -> None:
 
 def test_verify_calls_nothing_deletable_that_it_does_not_know(tmp_path: Path) -> None:
     root, console = fill(tmp_path), Console(record=True, width=500)
-    for name in ("corrections/0123456789ab.safetensors", "index/x/arrays-0.safetensors",
+    for name in ("fits/corrected-0123456789ab.safetensors", "index/x/arrays-0.safetensors",
                  "step_0002/mine.safetensors", "notes/a.parquet", "step_0002/00000.txt",
                  "prompts/00009.parquet"):  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.methods.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
 from redi.methods.corrected import Recipe
-from redi.methods.corrected.base import BASES
+from redi.methods.few.bases import BASES
 from redi.models.mixture import SCHEDULE, MixtureModel
 from redi.retrieval import ESTIMATORS, WEIGHTS
 from redi.samplers import build_sampler

@@ -18,12 +18,13 @@ from torch.nn import functional
 from redi.data.noise import NoisePolicy
 from redi.embedded.captions import prompts
 from redi.methods import Query, Setup
-from redi.methods.corrected import Plan, plan
-from redi.methods.corrected.base import BASES, Visit
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import fit_local
-from redi.methods.corrected.run import look
+from redi.methods.few import Plan
+from redi.methods.few.bases import BASES, Visit
+from redi.methods.few.placement import plan
+from redi.methods.few.run import look
 from redi.methods.plain import Full
 from redi.methods.solve import Network, solve
 from redi.models.text_to_image import TextToImageModel, load_pipeline

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from redi.embedded.captions import prompts
-from redi.methods.corrected.base import Visit
 from redi.methods.corrected.corrector import StepCorrection
 from redi.methods.corrected.features import FEATURES, Features
 from redi.methods.corrected.kernel import Choice, KernelRidge
 from redi.methods.corrected.local import PatchRidge
+from redi.methods.few.bases import Visit
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.report.blocks import Cell, Grid
 from redi.report.markdown import markdown_grid

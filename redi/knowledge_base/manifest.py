@@ -21,7 +21,7 @@ from redi.reading import read_sealed, sealed, whole
 FORMAT = 2
 _READABLE = (1, FORMAT)
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")  # names of groups, which are folders, and of columns
-_TAKEN = ("journal", "index", "corrections", "prompts")  # folders of something else
+_TAKEN = ("journal", "index", "fits", "prompts")  # folders of something else
 #: fields of an identity that readers compute with, where they are there
 _FIELDS: dict[str, tuple[type, ...]] = {
     "sampler": (str,),

@@ -70,6 +70,12 @@ class Query:
             return SamplerState(0, self.begun[0])
         return sampler.initial(self.noise)
 
+    def latents(self, scale: float) -> Tensor:
+        """Where a run starts that multiplies unit noise by `scale` (B, C, H, W)."""
+        if self.begun is not None and self.begun[1] == scale:
+            return self.begun[0]
+        return self.noise * scale
+
     @contextmanager
     def retrieving(self) -> Iterator[None]:
         """Count the seconds of the block as retrieval; a call may not be asked for inside."""

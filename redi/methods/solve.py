@@ -154,6 +154,7 @@ def solve_fit(calls: Calls[None], model: TextToImageModel, prompts: Sequence[str
     """Answer the calls of a fit to the trajectories of `prompts`; returns how many were made.
 
     Every call is for the first `len(ask.latents)` trajectories, in batches as the model makes them.
+    Answers are where the latents of the call are, whatever the model's device.
     """
     size, memo, predictors = model.batch_size, Memo(), list[tuple[Predict, list[Tensor]]]()
     for first in range(0, len(prompts), size):
@@ -163,18 +164,21 @@ def solve_fit(calls: Calls[None], model: TextToImageModel, prompts: Sequence[str
     try:
         ask = next(calls)
         while True:
-            kept = memo.find(ask) or memo.keep(ask, *_for_all(ask, predictors, size))
+            kept = memo.find(ask) or memo.keep(ask, *_for_all(ask, predictors, size, model.device))
             ask = calls.send(Answer(ask.latents, kept.output, kept.guidance))
     except StopIteration:
         return memo.rows
 
 
 def _for_all(
-    ask: Ask, predictors: Sequence[tuple[Predict, list[Tensor]]], size: int
+    ask: Ask,
+    predictors: Sequence[tuple[Predict, list[Tensor]]],
+    size: int,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor | None, float]:
-    outputs, differences = [], list[Tensor]()
+    outputs, differences, own = [], list[Tensor](), ask.latents.device
     for latents, (predict, seen) in zip(ask.input.split(size), predictors, strict=False):
         seen.clear()
-        outputs.append(predict(latents, ask.timestep).cpu())
-        differences += [difference.cpu() for difference in seen]
+        outputs.append(predict(latents.to(device), ask.timestep).to(own))
+        differences += [difference.to(own) for difference in seen]
     return torch.cat(outputs), torch.cat(differences) if differences else None, 0.0

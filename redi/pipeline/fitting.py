@@ -41,7 +41,7 @@ def fit(
     choose where the steps lie). The fit is kept beside the KB, where `enable` finds it.
 
     Args:
-        kb: a KB recorded with this number in `budgets`.
+        kb: a KB recorded with this number in `budgets`, or with the method in `methods`.
         method: a method that is fitted, by name or as an object.
         num_inference_steps: of the calls to come, where the method is given by name.
         batch_size: prompts per pipeline call.
@@ -57,7 +57,7 @@ def fit(
     setup = reference_setup(pipe, opened)
     check_stored(chosen, setup)
     path = chosen.path(setup)
-    if path.is_file():
+    if chosen.is_fitted(setup):
         return path
     call.pop("output_type", None)
     looks = _Looks(pipe, opened, batch_size, call)
@@ -101,7 +101,8 @@ def check_stored(method: Fitted, setup: Setup) -> None:
         calls = getattr(method, "calls", None)
         raise UsageError(
             f"the KB {str(kb.root)!r} has no latents after step {lacking[0]}, which "
-            f"num_inference_steps={calls} needs: record it with budgets=[{calls}]"
+            f"num_inference_steps={calls} needs: record it with budgets=[{calls}], or with "
+            f"methods=[the {method.name!r} method as an object]"
         )
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import Column, step_group
-from redi.methods import Method, Query, Setup
+from redi.methods import Fitted, Method, Query, Setup
 from redi.methods.corrected import Corrected
-from redi.methods.corrected.plan import check_calls
+from redi.methods.few.plan import check_calls
 from redi.methods.plain import Full
 from redi.models.identity import Identity, schedule_identity, stored_shape
 from redi.pipeline.networks import Networks
@@ -34,12 +34,12 @@ class Recording:
         self,
         key_step: int | None,
         value_steps: Sequence[int],
-        budgets: Sequence[int],
+        fitted: Sequence[Fitted],
         history: bool,
         check: Callable[[Identity], None],
     ) -> None:
         self.key_step, self.value_steps, self.history = key_step, tuple(value_steps), history
-        self.budgets, self.steps = tuple(budgets), list[int]()
+        self.fitted, self.steps = tuple(fitted), list[int]()
         self.kept: dict[tuple[str, str], Tensor] = {}
         self.call, self.check = Identity({}), check
 
@@ -53,9 +53,10 @@ class Recording:
             for step in steps:
                 if not 1 <= step <= last:
                     raise UsageError(f"{name} has {step}: use steps from 1 to {last}")
-        for calls in self.budgets:
-            check_calls(last, calls, "budgets")
-        coarse = {s for calls in self.budgets for s in Corrected(calls).needed_steps(setup)}
+        for method in self.fitted:
+            if isinstance(method, Corrected):
+                check_calls(last, method.calls, "budgets")
+        coarse = {step for method in self.fitted for step in method.needed_steps(setup)}
         self.steps = [*key, *sorted((set(self.value_steps) | coarse) - set(key))]
         self.last, self.kept = last, {}
         stored = {

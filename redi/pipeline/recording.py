@@ -22,6 +22,8 @@ from redi.knowledge_base import (
     predicted_bytes,
 )
 from redi.knowledge_base.manifest import manifest_path
+from redi.methods import Fitted
+from redi.methods.corrected import Corrected
 from redi.models.identity import Identity
 from redi.pipeline.observer import Recording
 from redi.pipeline.session import attach, detach
@@ -36,6 +38,7 @@ def record(
     key_step: int | None = None,
     value_steps: Sequence[int] = (),
     budgets: Sequence[int] = (),
+    methods: Sequence[Fitted] = (),
     batch_size: int = 1,
     noise: str = "shared",
     bank_size: int = 1,
@@ -57,6 +60,8 @@ def record(
             `method="redi"`.
         budgets: numbers of corrected steps that `fit` will be asked for, for
             `method="corrected"`.
+        methods: fitted methods, as objects, that `fit` will be asked for; some search the whole
+            trajectory, and all its steps are kept then.
         batch_size: prompts per pipeline call, and most trajectories per file; the last call is
             filled up with its last prompt, which is kept once.
         noise: "shared": every trajectory starts from the noise of `generators(kb)`; "bank": from
@@ -75,15 +80,16 @@ def record(
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} is too small: use at least 1")
     policy = NoisePolicy(noise, bank_size, seed)
-    _check_steps(key_step, value_steps, budgets)
+    _check_steps(key_step, value_steps, budgets, methods)
     taken = {"prompt", "generator", "latents", "num_images_per_prompt"} & set(call)
     if taken:
         raise UsageError(f"{min(taken)} cannot be given: record() chooses it for every trajectory")
     for name, value in call.items():
         if name.startswith("negative_prompt") and isinstance(value, str):
             call[name] = [value] * batch_size  # some pipelines want one per prompt
+    wanted = [*methods, *(Corrected(calls) for calls in budgets)]
     folder = _Folder(Path(kb), texts, policy)
-    plan = Recording(key_step, value_steps, budgets, store_history, folder.check)
+    plan = Recording(key_step, value_steps, wanted, store_history, folder.check)
     attach(pipe, plan)
     try:
         with Progress(disable=not progress) as bar:
@@ -193,11 +199,19 @@ def _texts(prompts: str | Sequence[str]) -> list[str]:
     return texts
 
 
-def _check_steps(key_step: int | None, values: Sequence[int], budgets: Sequence[int]) -> None:
-    if not budgets and not (key_step is not None and values):
+def _check_steps(
+    key_step: int | None,
+    values: Sequence[int],
+    budgets: Sequence[int],
+    methods: Sequence[Fitted],
+) -> None:
+    if not budgets and not methods and not (key_step is not None and values):
         raise UsageError(
-            "nothing would be kept: give key_step and value_steps, or budgets, or all three"
+            "nothing would be kept: give key_step and value_steps, or budgets, or methods"
         )
+    for method in methods:
+        if not isinstance(method, Fitted):
+            raise UsageError(f"methods has {method!r}, which is not fitted to a KB: leave it out")
     if values and key_step is None:
         raise UsageError(f"value_steps={list(values)} need a key_step before them: give it")
     if key_step is not None and (bad := [v for v in values if v <= key_step]):

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from redi.methods.corrected import Correction
-from redi.methods.corrected.base import Visit
-from redi.methods.corrected.corrector import StepCorrection, base_step
+from redi.methods.corrected.corrector import StepCorrection
+from redi.methods.few.bases import Visit, base_step
 from redi.theory.fleet import norms
 
 #: what each feature block is made of: multiples of (E_j, noise gap) at a level `back` steps ago

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
-from redi.methods.corrected import Correction, Plan, Recipe, fit_correction, plan
+from redi.methods.corrected import Correction, Recipe, fit_correction
+from redi.methods.few import Plan
+from redi.methods.few.placement import plan
 from redi.models.base import DiffusionModel
 from redi.samplers import Predict, Sampler, build_sampler, drive
 from redi.theory.certificate import TOLERANCE
@@ -66,8 +68,8 @@ def _fit(
         parts = zip(latents.split(list(sizes)), predictors, strict=True)
         return torch.cat([answer(part, timestep) for part, answer in parts])
 
-    one_noise, like = torch.zeros(sum(sizes), dtype=torch.long), torch.zeros(())
-    return drive(fit_correction(chosen, Recipe(), states, one_noise, like), predict)
+    one_noise, start = torch.zeros(sum(sizes), dtype=torch.long), states(0) * chosen.alpha[0]
+    return drive(fit_correction(chosen, Recipe(), states, one_noise, start.float()), predict)
 
 
 def _summary(

@@ -23,7 +23,7 @@ from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
 from redi.knowledge_base.steps import step_group
 from redi.methods import Setup
-from redi.methods.corrected.plan import check_calls
+from redi.methods.few.plan import check_calls
 from redi.methods.redi import ReDi
 from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from redi.errors import UsageError
 from redi.methods.base import Method
-from redi.methods.corrected import Placed
-from redi.methods.corrected.base import BASES
-from redi.methods.corrected.plan import check_levels
+from redi.methods.few.bases import BASES
+from redi.methods.few.placement import check_levels
+from redi.methods.placed import Placed
 from redi.methods.plain import Plain
 from redi.samplers import SAMPLERS, check_options
 from redi.samplers.catalogue import SPACINGS

@@ -1,19 +1,14 @@
 """Retrieval-corrected sampling: few calls, truncation errors from the KB."""
 
-from redi.methods.corrected.corrector import Correction, StepCorrection, uncorrected
+from redi.methods.corrected.corrector import Correction, StepCorrection
 from redi.methods.corrected.fit import Recipe, fit_correction
-from redi.methods.corrected.method import Adaptive, Corrected, Placed
-from redi.methods.corrected.plan import Plan, plan
+from redi.methods.corrected.method import Adaptive, Corrected
 
 __all__ = [
     "Adaptive",
     "Corrected",
     "Correction",
-    "Placed",
-    "Plan",
     "Recipe",
     "StepCorrection",
     "fit_correction",
-    "plan",
-    "uncorrected",
 ]

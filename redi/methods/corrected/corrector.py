@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.methods.corrected.base import BASES, Visit
 from redi.methods.corrected.features import Features
 from redi.methods.corrected.kernel import KernelRidge
 from redi.methods.corrected.local import PatchRidge
 from redi.methods.corrected.nearest import NearestRidge
-from redi.methods.corrected.plan import Plan
+from redi.methods.few.bases import Visit, base_step
+from redi.methods.few.plan import Plan
+from redi.methods.few.store import Cost
 
 _ROWS = 16  # queries that a correction is computed for at a time
 #: what may correct a step: nothing, the patch map, the kernel regression, or one on the other
@@ -32,6 +33,13 @@ class StepCorrection:
     kernels: Kernels  # by noise partition; empty: none
     #: mean squared error of the step on left-out trajectories, by part
     errors: dict[str, float]
+
+    @property
+    def numbers(self) -> int:
+        """Stored scalars."""
+        local = [] if self.local is None else [self.local.weight, self.local.bias]
+        kept = [getattr(k, one.name) for k in self.kernels.values() for one in fields(k)]
+        return sum(item.numel() for item in (*local, *kept) if isinstance(item, Tensor))
 
     @property
     def part(self) -> str:
@@ -81,22 +89,21 @@ class Correction:
     base: str
     steps: tuple[StepCorrection, ...]
     predicted_error: Tensor | None
+    cost: Cost = field(default_factory=Cost)
+
+    @property
+    def numbers(self) -> int:
+        """Stored scalars."""
+        return sum(step.numbers for step in self.steps)
 
     def step(self, level: int, visits: Sequence[Visit], partitions: Sequence[int]) -> Tensor:
         """`y` at level + 1: the base sampler's step plus its correction."""
-        return base_step(self.plan, self.base, level, visits) + self.steps[level](
-            visits, partitions
-        )
+        correction = self.steps[level - self.plan.asked.start]
+        return base_step(self.plan, self.base, level, visits) + correction(visits, partitions)
 
     def to(self, device: torch.device) -> Correction:
         """The same corrections on another device, where the steps are then computed."""
         return replace(self, steps=tuple(step.to(device) for step in self.steps))
-
-
-def uncorrected(plan: Plan, base: str) -> Correction:
-    """A plain sampler on the levels of a plan: every correction is zero."""
-    nothing = StepCorrection(Features((), ()), None, {}, {})
-    return Correction(plan, base, (nothing,) * plan.calls, None)
 
 
 def _in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -107,14 +114,3 @@ def _in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         padded = torch.cat([chunk, chunk[-1:].expand(missing, *chunk.shape[1:])])
         parts.append(function(padded)[: len(chunk)])
     return torch.cat(parts)
-
-
-def base_step(plan: Plan, base: str, level: int, visits: Sequence[Visit]) -> Tensor:
-    """The uncorrected step from `level` to `level + 1` (B, C, H, W).
-
-    It goes where the reference's own update wrote that state, and is read as the next call does.
-    """
-    last, step = level == plan.calls - 1, plan.steps[level + 1]
-    written, read = plan.sampler.written, plan.sampler.levels
-    y = BASES[base](visits, float(written.rho[step]), last)
-    return y * float(written.alpha[step] / read.alpha[step])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.methods.corrected.base import Visit
+from redi.methods.few.bases import Visit
 
 
 def _previous(back: int) -> Callable[[Sequence[Visit]], Tensor | None]:

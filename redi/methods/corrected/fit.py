@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.methods.corrected.base import BASES, Visit
-from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection, base_step
+from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.groups import all_different
 from redi.methods.corrected.kernel import KERNELS, Choice, KernelFit, KernelRidge
 from redi.methods.corrected.local import PatchRidge, fit_local
 from redi.methods.corrected.nearest import NearestRidge, fit_nearest
-from redi.methods.corrected.plan import Plan, check_levels
-from redi.methods.corrected.run import look
+from redi.methods.few.bases import BASES, Visit, base_step
+from redi.methods.few.placement import check_levels
+from redi.methods.few.plan import Plan
+from redi.methods.few.run import look, opening
 from redi.samplers import Calls
 
 STATES = ("visited", "exact")
@@ -44,7 +45,7 @@ class Recipe:
     ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     patches: tuple[int, ...] = (1, 3)
     folds: int = 8
-    #: where the few levels lie (`coarse_steps`)
+    #: where the few levels lie (`redi.methods.few.placement`)
     levels: tuple[str, ...] = ("even",)
     #: trajectories that alternatives of `levels` are tried on
     trials: int = 64
@@ -81,7 +82,7 @@ class Recipe:
         if self.folds < 2:
             raise UsageError(f"correction.folds={self.folds} is too small: use at least 2")
         for placement in self.levels:
-            check_levels(placement)
+            check_levels(placement, "correction.levels")
         if not self.levels:
             raise UsageError("correction.levels is empty: use at least ['even']")
         if self.nearest is not None and self.nearest < 1:
@@ -104,16 +105,16 @@ def fit_correction(
     recipe: Recipe,
     reference: Callable[[int], Tensor],
     partitions: Tensor,
-    like: Tensor,
+    start: Tensor,
     groups: Tensor | None = None,
 ) -> Calls[Correction]:
     """Fit all steps of a plan; asks for one network call of every trajectory at each level.
 
     Args:
-        plan: the levels; `reference(i)` gives `y` (K, C, H, W) of all trajectories at level i.
+        plan: the levels; `reference(i)` gives `y` (K, C, H, W) of all trajectories at level i > 0.
         recipe: what is fitted.
         partitions: noise partition of each trajectory (K,); kernels never look across.
-        like: what the network's input is like: its dtype and device.
+        start: latents of the first call (K, C, H, W).
         groups: of trajectories that repeat one another (K,), which are left out together; None: no
             trajectory repeats another.
     """
@@ -123,11 +124,10 @@ def fit_correction(
             f"kb.size={len(groups)} holds one trajectory that differs from the others, which is "
             "too few for correction: use at least 2 different prompts or noises"
         )
-    y = reference(0).double()
-    visits: list[Visit] = []
+    visits, y = opening(plan, start)
     steps: list[StepCorrection] = []
-    for level in range(plan.calls):
-        here, _ = yield from look(plan, level, y, like)
+    for level in plan.asked:
+        here, _ = yield from look(plan, level, y, start)
         visits.append(here)
         target = reference(level + 1).double()
         base = base_step(plan, recipe.base, level, visits)

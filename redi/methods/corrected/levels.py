@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from redi.methods.corrected.corrector import Correction
-from redi.methods.corrected.plan import Plan
+from redi.methods.few.plan import Plan
 from redi.samplers import Calls
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +13,28 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from redi.errors import UsageError
-from redi.methods.base import Fitted, Method, Query, Say, Setup, register
+from redi.methods.base import Fitted, Query, Say, Setup, register
 from redi.methods.corrected.adaptive import BudgetPolicy, fit_policy
-from redi.methods.corrected.corrector import Correction, uncorrected
+from redi.methods.corrected.corrector import Correction
 from redi.methods.corrected.fit import STANDARD, Recipe, fit_correction
 from redi.methods.corrected.groups import groups_of, repeats
 from redi.methods.corrected.levels import best_plan
-from redi.methods.corrected.plan import Plan, check_calls, check_reference, coarse_steps, plan
-from redi.methods.corrected.run import corrected_run, look, primed
 from redi.methods.corrected.store import (
     correction_path,
-    fitted_to,
     load_correction,
     load_policy,
     policy_path,
     save_correction,
     save_policy,
 )
+from redi.methods.few.bases import Visit
+from redi.methods.few.method import FewLevels, fit_columns
+from redi.methods.few.placement import needed_steps, place
+from redi.methods.few.plan import Plan
+from redi.methods.few.run import look, primed, walk
+from redi.methods.few.store import Cost, fitted_to
+from redi.methods.few.teacher import Teacher
 from redi.samplers import Calls, together
-
-
-class FewLevels(Method):
-    """A few levels of the KB's sampler, each step with a correction or without."""
-
-    own_levels = True
-    correction: Correction
-
-    @property
-    def timesteps(self) -> list[Tensor]:
-        coarse = self.correction.plan
-        return [coarse.timestep(level) for level in range(coarse.calls)]
-
-    def run(self, query: Query) -> Calls[Tensor]:
-        start = query.start(self.sampler).latents
-        return (yield from corrected_run(self.correction, query, start, query.partitions))
 
 
 @register
@@ -59,19 +47,28 @@ class Corrected(FewLevels, Fitted):
     #: network calls
     calls: int = 5
     recipe: Recipe = STANDARD
+    #: whether the first of calls + 1 steps is made without a call
+    analytic: bool = False
+
+    @property
+    def plan(self) -> Plan:
+        return self.correction.plan
 
     def path(self, setup: Setup) -> Path:
         kb = setup.needs_kb(self.name)
-        return correction_path(kb.root, kb.content_hash, self.calls, self.recipe)
+        return correction_path(kb.root, kb.content_hash, self.calls, self.recipe, self.analytic)
 
     def needed_steps(self, setup: Setup) -> list[int]:
-        check_calls(setup.sampler.num_steps, self.calls, "calls")
-        rho = check_reference(setup.sampler)
-        plans = [coarse_steps(rho, self.calls, placement) for placement in self.recipe.levels]
-        return sorted({step for steps in plans for step in steps if step})
+        strides = self.calls + self.analytic
+        levels = self.recipe.levels
+        return sorted({s for where in levels for s in needed_steps(setup.sampler, strides, where)})
 
     def fitting(self, setup: Setup, start: Tensor, say: Say) -> Calls[None]:
-        plans = [plan(setup.sampler, self.calls, where) for where in self.recipe.levels]
+        plans, cost = list[Plan](), Cost()
+        for where in self.recipe.levels:
+            made, spent = yield from place(setup, start, self.calls, where, self.analytic, say)
+            plans.append(made)
+            cost.add(spent)
         count, trials = len(start), min(self.recipe.trials, len(start))
         if twins := repeats(_groups(setup, count)):
             say(
@@ -80,67 +77,46 @@ class Corrected(FewLevels, Fitted):
             )
         if len({found.steps for found in plans}) > 1:
             say(f"Placing {self.calls} calls: {len(plans)} alternatives on {trials} trajectories")
-        chosen = yield from best_plan(plans, lambda p: self._fit(setup, p, start[:trials]))
+        choosing = best_plan(plans, lambda p: self._fit(setup, p, start[:trials]))
+        chosen = yield from cost.of(choosing)
         say(f"Fitting {self.calls} corrections to {count} trajectories")
-        found = yield from self._fit(setup, chosen, start)
+        found = yield from cost.of(self._fit(setup, chosen, start))
+        found = replace(found, cost=cost)
         save_correction(self.path(setup), found, fitted_to(setup.needs_kb(self.name)))
 
     def _fit(self, setup: Setup, chosen: Plan, start: Tensor) -> Calls[Correction]:
-        kb, count = setup.needs_kb(self.name), len(start)
-        rows = torch.arange(count)
-
-        def reference(level: int) -> Tensor:
-            latents = start if level == 0 else kb.latents(chosen.steps[level], rows)
-            return latents.double().reshape(start.shape) / chosen.alpha[level]
-
-        partitions = torch.from_numpy(kb.partitions[:count])
+        teacher, count = Teacher(setup, start), len(start)
+        partitions = torch.from_numpy(teacher.kb.partitions[:count])
         return fit_correction(
-            chosen, self.recipe, reference, partitions, start, _groups(setup, count)
+            chosen,
+            self.recipe,
+            lambda level: teacher.state(chosen.steps[level]),
+            partitions,
+            teacher.first_call(chosen),
+            _groups(setup, count),
         )
 
     def load(self) -> None:
         found = _loaded(self, self.setup)
         self.correction = found.to(self.setup.device)
 
+    def step(self, level: int, visits: Sequence[Visit], partitions: Sequence[int]) -> Tensor:
+        return self.correction.step(level, visits, partitions)
+
     def describe(self) -> dict[str, Any]:
         found = self.correction
         fields: dict[str, Any] = {
             **super().describe(),
-            "steps": found.plan.calls,
+            "steps": found.plan.strides,
             "kb_size": len(self.setup.needs_kb(self.name)),
             "estimator": found.base,
             "levels": list(found.plan.steps),
             "parts": [step.part for step in found.steps],
+            **fit_columns(found.cost, found.numbers),
         }
         if found.predicted_error is not None:
             fields["predicted_latent_error"] = float(found.predicted_error.mean())
         return fields
-
-
-@register
-@dataclass
-class Placed(FewLevels):
-    """A plain sampler on levels of the KB's trajectories: every correction is zero."""
-
-    name = "placed"
-    title = "a plain sampler on given levels"
-    #: network calls
-    calls: int = 5
-    #: ddim | dpm_solver_pp | pndm | unipc
-    base: str = "ddim"
-    #: even | karras | lateP
-    levels: str = "even"
-
-    def prepare(self) -> None:
-        chosen = plan(self.setup.sampler, self.calls, self.levels)
-        self.correction = uncorrected(chosen, self.base)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "method": "plain",
-            "sampler": f"{self.base}:{self.levels}",
-            "steps": self.calls,
-        }
 
 
 @register
@@ -223,8 +199,11 @@ class Adaptive(Fitted):
             return (yield from self.sampler.run(state)).latents
         partitions = [query.partitions[i] for i in rows.tolist()]
         found = self.corrections[calls]
-        position = _on_reference(found.plan)
-        return (yield from corrected_run(found, query, start, partitions, position))
+
+        def step(level: int, visits: Sequence[Visit]) -> Tensor:
+            return found.step(level, visits, partitions)
+
+        return (yield from walk(found.plan, step, query, start, _on_reference(found.plan)))
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from redi.errors import UsageError
-from redi.knowledge_base import KnowledgeBase
 from redi.methods.corrected.adaptive import BudgetPolicy
-from redi.methods.corrected.base import BASES
 from redi.methods.corrected.corrector import Correction, Kernels, StepCorrection
 from redi.methods.corrected.features import Features
 from redi.methods.corrected.fit import Recipe
 from redi.methods.corrected.kernel import Choice, KernelRidge
 from redi.methods.corrected.local import PatchRidge
 from redi.methods.corrected.nearest import NearestRidge
-from redi.methods.corrected.plan import Plan
+from redi.methods.few.bases import BASES
+from redi.methods.few.store import (
+    FIX,
+    cost_from,
+    damage,
+    fit_path,
+    named,
+    plan_from,
+    require_finite,
+)
 from redi.reading import whole
 from redi.samplers import Sampler
 from redi.sealed import load_sealed, save_sealed
 
-_FORMAT = "redi correction 3"
+_FORMAT = "redi correction 4"
 _CORRECTION, _POLICY = "the correction", "the adaptive budget"
-_FIX = "delete it, it is fitted again"
 
 
-def fitted_to(kb: KnowledgeBase) -> dict[str, Any]:
-    """What a fitted file says that it is of: the KB's content, and the model that made it."""
-    return {"kb": kb.content_hash, "model": kb.manifest.identity.get("model_hash")}
-
-
-def correction_path(root: Path, kb_hash: str, calls: int, recipe: Recipe) -> Path:
+def correction_path(
+    root: Path, kb_hash: str, calls: int, recipe: Recipe, analytic: bool = False
+) -> Path:
     """Where a correction lies beside its knowledge base; any other KB, budget or recipe differs."""
     chosen = {name: value for name, value in asdict(recipe).items() if value is not None}
-    text = json.dumps([_FORMAT, kb_hash, calls, chosen], sort_keys=True)
-    return root / "corrections" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+    return fit_path(root, kb_hash, "corrected", [calls, chosen, analytic], _FORMAT)
 
 
 def save_correction(path: Path, correction: Correction, of: Mapping[str, Any]) -> None:
@@ -68,9 +66,14 @@ def save_correction(path: Path, correction: Correction, of: Mapping[str, Any]) -
                 "nearest": getattr(kernel, "nearest", None),
             }
         steps.append(entry)
-    plan = correction.plan
-    content = {"steps": plan.steps, "base": correction.base, "corrections": steps}
-    save_sealed(path, _CORRECTION, _named(path, of), tensors, content)
+    content = {
+        "steps": correction.plan.steps,
+        "analytic": correction.plan.analytic,
+        "cost": asdict(correction.cost),
+        "base": correction.base,
+        "corrections": steps,
+    }
+    save_sealed(path, _CORRECTION, named(path, of), tensors, content)
 
 
 def policy_path(
@@ -78,9 +81,7 @@ def policy_path(
 ) -> Path:
     """Where an adaptive budget lies, beside the corrections that it chooses from."""
     names = [correction_path(root, kb_hash, calls, recipe).stem for calls in budgets]
-    text = json.dumps([_FORMAT, names, tolerance, risk])
-    name = f"budget-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
-    return root / "corrections" / name
+    return fit_path(root, kb_hash, "adaptive", [names, tolerance, risk], _FORMAT)
 
 
 def save_policy(path: Path, policy: BudgetPolicy, of: Mapping[str, Any]) -> None:
@@ -96,15 +97,15 @@ def save_policy(path: Path, policy: BudgetPolicy, of: Mapping[str, Any]) -> None
         "choice": asdict(kernel.choice),
         "scale": kernel.scale,
     }
-    save_sealed(path, _POLICY, _named(path, of), tensors, content)
+    save_sealed(path, _POLICY, named(path, of), tensors, content)
 
 
 def load_policy(path: Path, of: Mapping[str, Any]) -> BudgetPolicy:
     """Read an adaptive budget; a `UsageError` names a file that is damaged or of another KB."""
-    read = load_sealed(path, _POLICY, _named(path, of), _FIX)
+    read = load_sealed(path, _POLICY, named(path, of), FIX)
     content = read.content
-    with _damage(path, _POLICY):
-        _require_finite(read.tensors)
+    with damage(path, _POLICY):
+        require_finite(read.tensors)
         choice = Choice(**content["choice"])
         kernel = KernelRidge(**read.tensors, choice=choice, scale=content["scale"])
         threshold, fixed = float(content["threshold"]), content["fixed"]
@@ -122,41 +123,18 @@ def load_policy(path: Path, of: Mapping[str, Any]) -> BudgetPolicy:
 
 def load_correction(path: Path, sampler: Sampler, of: Mapping[str, Any]) -> Correction:
     """Read a correction to this reference; a `UsageError` names a damaged or foreign file."""
-    read = load_sealed(path, _CORRECTION, _named(path, of), _FIX)
+    read = load_sealed(path, _CORRECTION, named(path, of), FIX)
     content = read.content
-    with _damage(path, _CORRECTION):
-        _require_finite(read.tensors)
+    with damage(path, _CORRECTION):
+        require_finite(read.tensors)
         steps = [_step(i, entry, read.tensors) for i, entry in enumerate(content["corrections"])]
-        levels = tuple(whole(step) for step in content["steps"])
+        plan = plan_from(path, content, sampler)
         if content["base"] not in BASES:
             raise ValueError(f"base {content['base']!r}")
-        if len(steps) != len(levels) - 1 or list(levels) != sorted(set(levels)):
-            raise ValueError(f"{len(steps)} corrections for the levels {levels}")
-    if (levels[0], levels[-1]) != (0, sampler.num_steps):
-        raise UsageError(f"the correction {str(path)!r} is of another plan: {_FIX}")
-    plan = Plan(sampler, levels)
-    return Correction(plan, content["base"], tuple(steps), read.tensors.get("predicted_error"))
-
-
-def _named(path: Path, of: Mapping[str, Any]) -> dict[str, Any]:
-    """The name is a hash of KB, calls and recipe: a file under another name is another's."""
-    return {**of, "name": path.stem}
-
-
-def _require_finite(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} is not made of finite numbers")
-
-
-@contextmanager
-def _damage(path: Path, what: str) -> Iterator[None]:
-    """Turn what unexpected content leads to into a sentence that names the file."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{what} {str(path)!r} is damaged ({reason}): {_FIX}") from None
+        if len(steps) != plan.calls:
+            raise ValueError(f"{len(steps)} corrections for the levels {plan.steps}")
+        predicted, cost = read.tensors.get("predicted_error"), cost_from(content)
+    return Correction(plan, content["base"], tuple(steps), predicted, cost)
 
 
 def _step(i: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> StepCorrection:

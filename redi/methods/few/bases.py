@@ -2,8 +2,8 @@
 
 `y = x / alpha`, `rho = sigma / alpha`, `e` the noise prediction, `d = y - rho e` the predicted
 clean latents. The coefficients are those of the samplers with the same names
-(`redi.samplers.coefficients`), so a corrected run whose corrections are zero is the plain sampler
-on the same levels.
+(`redi.samplers.coefficients`), so a fitted run whose numbers are neutral is the plain sampler on
+the same levels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from redi.methods.few.plan import Plan
 from redi.samplers.coefficients import METHODS, unipc_corrector
 
 
@@ -81,3 +82,12 @@ BASES: dict[str, Callable[[Sequence[Visit], float, bool], Tensor]] = {
     "pndm": pndm,
     "unipc": unipc,
 }
+
+
+def base_step(plan: Plan, base: str, level: int, visits: Sequence[Visit]) -> Tensor:
+    """The base sampler's step from `level` to `level + 1` (B, C, H, W).
+
+    It goes where the reference's own update wrote that state, and is read as the next call does.
+    """
+    rho, change = plan.target(level)
+    return BASES[base](visits, rho, level == plan.strides - 1) * change

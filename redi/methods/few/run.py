@@ -1,4 +1,4 @@
-"""Corrected runs: a few calls, each large step corrected from the knowledge base."""
+"""Runs over few levels: one call at each, then one large step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ import torch
 from torch import Tensor
 
 from redi.methods.base import Query
-from redi.methods.corrected.base import Visit
-from redi.methods.corrected.corrector import Correction
-from redi.methods.corrected.plan import Plan
+from redi.methods.few.bases import Visit
+from redi.methods.few.plan import Plan
 from redi.samplers import Answer, Ask, Calls
+
+#: the state at level + 1 from the level and the visits so far, oldest first
+Step = Callable[[int, Sequence[Visit]], Tensor]
+
+
+def opening(plan: Plan, start: Tensor) -> tuple[list[Visit], Tensor]:
+    """What a run knows before its first call: visits without a call, and the state `y` there.
+
+    Args:
+        start: latents of the first call (B, C, H, W).
+    """
+    y = start.double() / float(plan.alpha[plan.asked.start])
+    if not plan.analytic:
+        return [], y
+    rho, first = float(plan.rho[0]), y / plan.first_gain
+    return [Visit(rho, first, first / (1 + rho**2) ** 0.5)], y
 
 
 def look(
@@ -19,19 +34,21 @@ def look(
     level: int,
     y: Tensor,
     like: Tensor,
-    position: Callable[[int], int] = lambda level: level,
+    position: Callable[[int], int] | None = None,
 ) -> Calls[tuple[Visit, Answer]]:
     """One network call at a level: what it said, in float64.
 
     Args:
         y: normalised states (B, C, H, W) float64.
         like: what the network's input is like: its dtype and device.
-        position: of the call among those that a pipeline's loop goes through, by level.
+        position: of the call among those that a pipeline's loop goes through, by level; None: it
+            goes through the plan's own.
     """
     alpha, step = float(plan.alpha[level]), plan.steps[level]
     latents = (y * alpha).to(like)
     divisor = plan.sampler.divisor(step, 0)
-    answer = yield Ask(latents, plan.timestep(level), position(level), divisor, guidance=True)
+    at = level - plan.asked.start if position is None else position(level)
+    answer = yield Ask(latents, plan.timestep(level), at, divisor, guidance=True)
     if not torch.equal(answer.latents, latents):  # a pipeline's callback changed them
         y = answer.latents.double() / alpha
     noise = plan.sampler.noise_prediction(answer.output, answer.latents, step)
@@ -39,29 +56,26 @@ def look(
     return Visit(float(plan.rho[level]), y, noise.double(), guidance), answer
 
 
-def corrected_run(
-    correction: Correction,
+def walk(
+    plan: Plan,
+    step: Step,
     query: Query,
     start: Tensor,
-    partitions: Sequence[int],
-    position: Callable[[int], int] = lambda level: level,
+    position: Callable[[int], int] | None = None,
 ) -> Calls[Tensor]:
-    """Final latents (B, C, H, W) of a batch, with `correction.plan.calls` calls.
+    """Final latents (B, C, H, W) of a batch, with `plan.calls` calls.
 
     The state is kept in float64, the network sees it in its own precision.
 
     Args:
-        start: latents of the first level (B, C, H, W).
-        partitions: part of the KB with each sample's noise.
+        start: latents of the first call (B, C, H, W).
     """
-    plan = correction.plan
-    y = start.double() / float(plan.alpha[0])
-    visits: list[Visit] = []
-    for level in range(plan.calls):
+    visits, y = opening(plan, start)
+    for level in plan.asked:
         here, _ = yield from look(plan, level, y, start, position)
         with query.retrieving():
             visits.append(here)
-            y = correction.step(level, visits, partitions)
+            y = step(level, visits)
     return (y * float(plan.alpha[-1])).to(start)
 
 

@@ -1,4 +1,4 @@
-"""Corrections that are zero are the plain sampler, for every grid of timesteps."""
+"""Steps on the levels of a plan are the plain sampler's, for every grid of timesteps."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redi.methods.corrected.base import Visit
-from redi.methods.corrected.corrector import uncorrected
-from redi.methods.corrected.plan import plan
+from redi.methods.few.bases import Visit, base_step
+from redi.methods.few.placement import plan
 from redi.models.mixture import SCHEDULE
 from redi.samplers import SAMPLERS, build_sampler
 
@@ -24,7 +23,7 @@ def curved(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     st.integers(1, 64),
     st.sampled_from([0, 1]),
 )
-def test_zero_corrections_are_the_unmodified_scheduler(
+def test_steps_on_a_plan_are_those_of_the_unmodified_scheduler(
     name: str, spacing: str, steps: int, offset: int
 ) -> None:
     """The scheduler's own loop in float64, beside a run over all of its levels."""
@@ -32,13 +31,13 @@ def test_zero_corrections_are_the_unmodified_scheduler(
     scheduler = SAMPLERS[name].scheduler.from_config(sampler.scheduler.config)
     scheduler.set_timesteps(steps)
     latents = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(steps)).double()
-    correction = uncorrected(plan(sampler, steps), name)
-    alpha, rho = (level.tolist() for level in (correction.plan.alpha, correction.plan.rho))
+    chosen = plan(sampler, steps)
+    alpha, rho = (level.tolist() for level in (chosen.alpha, chosen.rho))
     y, visits = latents / alpha[0], list[Visit]()
     for level, timestep in enumerate(scheduler.timesteps):
-        assert torch.equal(timestep, correction.plan.timestep(level))
+        assert torch.equal(timestep, chosen.timestep(level))
         visits.append(Visit(rho[level], y, curved(alpha[level] * y, timestep)))
-        y = correction.step(level, visits, [0])
+        y = base_step(chosen, name, level, visits)
         latents = scheduler.step(curved(latents, timestep), timestep, latents).prev_sample
     mine = alpha[-1] * y
     assert float((mine - latents).norm() / latents.norm()) < 1e-4
