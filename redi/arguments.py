@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from redi.errors import UsageError, unknown
+from redi.methods import METHODS
 
 MULTIRUN = ("-m", "--multirun")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p")
@@ -71,6 +72,8 @@ def keys_of(schema: type, prefix: str = "") -> list[str]:
 
 def _override(argument: str, groups: dict[str, list[str]], keys: list[str], many: bool) -> str:
     key, equals, value = argument.partition("=")
+    if key == "+methods":
+        return _methods(argument, value)
     if argument[:1] in ("+", "~"):
         raise UsageError(
             f"{argument!r} adds or removes a key, and the keys are fixed: "
@@ -82,7 +85,7 @@ def _override(argument: str, groups: dict[str, list[str]], keys: list[str], many
         for choice in value.split(",") if many else [value]:
             if choice.strip() not in (*groups[key], "null") and "(" not in value:
                 raise unknown(f"{key}={choice!r}", choice, groups[key])
-    elif key not in keys and not key.startswith("hydra"):
+    elif key not in keys and not key.startswith(("hydra", "methods.")):
         shown = unknown(f"key {key!r}", key, [*keys, *groups])
         raise UsageError(f"{str(shown).partition('; use one of')[0]}: {_LISTED}")
     problem = _problem(argument)
@@ -92,6 +95,14 @@ def _override(argument: str, groups: dict[str, list[str]], keys: list[str], many
     if quoted is None:
         raise UsageError(f"{argument!r} cannot be read ({problem}): quote the value, or close it")
     return quoted
+
+
+def _methods(argument: str, value: str) -> str:
+    """`+methods=NAME`, or several as [NAME,NAME], which add methods with their defaults."""
+    for name in value.strip("[]").split(","):
+        if name.strip() not in METHODS:
+            raise unknown(f"+methods={name!r}", name, METHODS)
+    return argument
 
 
 def _problem(argument: str) -> str | None:

@@ -122,22 +122,21 @@ def _hydra(
 
     A job without `queries` needs no prompts of theirs.
     """
+    listing = {"-c", "--cfg"} & set(arguments)
+    if not listing:
+        print("Checking the settings", flush=True)
     import hydra
-    from diffusers.utils import logging as diffusers_logging
     from omegaconf import OmegaConf
-    from transformers.utils import logging as transformers_logging
 
     from redi.composition import CONF, checked_arguments, chosen_experiment, points
     from redi.config import register
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     register()
     arguments = checked_arguments(config_name, arguments)
     for overrides in points(arguments):
         config = _compose(config_name, overrides)
-        _check(config, queries)
-    listing = {"-c", "--cfg"} & set(arguments)
+        if not listing:
+            _check(config, queries)
     experiment = chosen_experiment(arguments)
     if experiment is not None and not listing:
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from redi.embedded.calibration_config import CalibrationConfig
-from redi.embedded.training import StageConfig
+from redi.embedded.stage_config import StageConfig
 from redi.ranges import each, within
 from redi.theory.config import TheoryConfig
 
@@ -344,16 +345,24 @@ SCHEMAS: dict[str, type] = {
 
 def register() -> None:
     """Give Hydra the schemas, and `${by:KEY,{NAME:VALUE}}`, a value that follows another key."""
-    from redi.methods import METHODS  # its networks and solvers take seconds to import
+    from redi.methods import METHODS
 
+    _register_schemas()
+    store = ConfigStore.instance()
+    known = store.repo.get("methods", {})
+    for name in METHODS:
+        if f"{name}.yaml" not in known:
+            store.store(group="methods", name=name, node={name: METHODS[name]})
+
+
+@cache
+def _register_schemas() -> None:
     OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"base_{name}", node=schema)
-    store.store(group="sampler", name="base_sampler", node=SamplerConfig)
-    for name, method in METHODS.items():
-        store.store(group="methods", name=name, node={name: method})
     for group, node in {
+        "sampler": SamplerConfig,
         "model": ModelConfig,
         "data": DataConfig,
         "noise": NoiseConfig,

@@ -15,22 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from redi import files
 from redi.errors import UsageError
 from redi.files import write_durably
+from redi.lazy import Tensor, torch
 from redi.reading import open_file, parse_json
 from redi.tensor_files import Extent, header_of, read_header
 
 _FORMAT = "redi sealed 1"
 _TYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
-    "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "F32": torch.float32,
-    "I64": torch.int64, "F64": torch.float64,
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "F16": "float16",
+    "BF16": "bfloat16", "I32": "int32", "F32": "float32", "I64": "int64", "F64": "float64",
 }  # fmt: skip
-_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+_NAMES = {f"torch.{name}": code for code, name in _TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def save_sealed(
 ) -> None:
     """Write durably; `of` and `content` are JSON, `what` names the kind ("the correction")."""
     named = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    arrays = [(name, _NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in named]
+    arrays = [(name, _NAMES[str(tensor.dtype)], tuple(tensor.shape)) for name, tensor in named]
     parts = [_bytes(tensor) for _, tensor in named]
     about = json.dumps(
         {"format": _FORMAT, "what": what, "of": dict(of), "content": content}, allow_nan=False
@@ -128,9 +125,13 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _tensor(data: bytearray, extent: Extent, first: int) -> Tensor:
     if extent.stop == extent.start:
-        return torch.empty(extent.shape, dtype=_TYPES[extent.dtype])
+        return torch.empty(extent.shape, dtype=_dtype(extent))
     part = memoryview(data)[extent.start - first : extent.stop - first]
-    return torch.frombuffer(part, dtype=_TYPES[extent.dtype]).reshape(extent.shape).clone()
+    return torch.frombuffer(part, dtype=_dtype(extent)).reshape(extent.shape).clone()
+
+
+def _dtype(extent: Extent) -> torch.dtype:
+    return getattr(torch, _TYPES[extent.dtype])
 
 
 def _as_json(of: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from redi.knowledge_base import (
     subset,
     verify,
 )
-from redi.verbs.kb import describe
+from redi.verbs.kb_info import describe
 
 COLUMNS = (
     Column("step_0002", "latents", (2, 3)),

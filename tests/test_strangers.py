@@ -38,7 +38,7 @@ from redi.retrieval import ExactSearch, IndexedSearch, open_search
 from redi.retrieval.finders import Scan
 from redi.retrieval.keys import ArrayKeys
 from redi.retrieval.opening import build_index, finders_from, scans
-from redi.verbs.kb import describe, verify_folder
+from redi.verbs.kb_info import describe, verify_folder
 from redi.verbs.kb_search import picture_name
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError, unknown
+from redi.lazy import Tensor, torch
 
 POLICIES = ("shared", "bank", "per_prompt")
 _QUERY_OFFSET = 1 << 30  # per_prompt: no query shares an id with a KB entry

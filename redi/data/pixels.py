@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from redi.lazy import Tensor, torch
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from redi.data.pixels import as_images
+from redi.embedded.stage_config import StageConfig
 from redi.embedded.stream import scene_batch, scene_batches
-from redi.embedded.training import StageConfig, TrainingStage, grid
+from redi.embedded.training import TrainingStage, grid
 
 KL_WEIGHT = 1e-6
 

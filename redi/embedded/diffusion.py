@@ -20,8 +20,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from redi.data.pixels import as_images
 from redi.embedded.captions import prompts
+from redi.embedded.stage_config import StageConfig
 from redi.embedded.tokenizer import MAX_TOKENS
-from redi.embedded.training import StageConfig, TrainingStage, grid
+from redi.embedded.training import TrainingStage, grid
 from redi.embedded.warm_start import carried_over
 from redi.metrics.evaluator import tokenize
 

@@ -21,9 +21,10 @@ from redi.data.pixels import as_images
 from redi.embedded.backgrounds import RESOLUTION
 from redi.embedded.captions import Composition, prompts, say_all
 from redi.embedded.scenes import ATTRIBUTES, Scene
+from redi.embedded.stage_config import StageConfig
 from redi.embedded.stream import Span, scene_batch, scene_batches
 from redi.embedded.tokenizer import MAX_TOKENS
-from redi.embedded.training import StageConfig, TrainingStage, grid
+from redi.embedded.training import TrainingStage, grid
 from redi.embedded.warm_start import carried_over
 from redi.metrics.evaluator import ACCURACIES, Evaluator, tokenize
 from redi.metrics.prompt_fidelity import attribute_hits

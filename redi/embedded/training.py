@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,29 +19,12 @@ from torch import Tensor
 
 from redi.data.pixels import to_pixels
 from redi.embedded.checkpoint import Checkpoints
+from redi.embedded.stage_config import StageConfig
 from redi.embedded.stream import Painters, Span
 
 Pool = TypeVar("Pool")
 LOG_EVERY = 20  # steps
 CLIP_NORM = 1.0
-
-
-@dataclass
-class StageConfig:
-    """Length and optimiser of one training stage."""
-
-    steps: int = 2000
-    batch_size: int = 64
-    learning_rate: float = 5e-4
-    warmup_steps: int = 100
-    #: last steps, in which the learning rate falls to zero
-    decay_steps: int = 400
-    weight_decay: float = 0.01
-    #: scenes that are drawn at once, and how often each is used
-    pool: int = 4096
-    passes: int = 1
-    #: a checkpoint and a sample sheet are written after so many steps
-    save_every: int = 200
 
 
 class TrainingStage(torch.nn.Module, Generic[Pool]):

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 
 #: names in the configuration, and the type that the manifest records
 PRECISIONS = {"full": "float32", "half": "float16", "int8": "int8"}

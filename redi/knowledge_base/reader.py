@@ -9,7 +9,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base.journal import all_shards, journal_path, prefix
@@ -18,6 +17,7 @@ from redi.knowledge_base.precision import first_not_finite, within
 from redi.knowledge_base.rows import Rows
 from redi.knowledge_base.steps import step_group, step_of
 from redi.knowledge_base.verify import check_files
+from redi.lazy import Tensor
 from redi.reading import sha256
 
 

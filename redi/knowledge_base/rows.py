@@ -8,8 +8,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base.arrays import ArrayFiles, Placed
@@ -17,6 +15,7 @@ from redi.knowledge_base.journal import PROMPTS, Journal
 from redi.knowledge_base.manifest import Column, Manifest
 from redi.knowledge_base.precision import SCALE, decode
 from redi.knowledge_base.prompts import Entry, read_table
+from redi.lazy import Tensor, torch
 
 
 class Rows:

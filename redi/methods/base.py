@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.lazy import Tensor, torch
 from redi.models.meter import now
 from redi.retrieval import ExactSearch, Found, IndexedSearch
 from redi.samplers import Calls, Sampler, SamplerState
@@ -95,7 +94,7 @@ class Setup:
     kb: KnowledgeBase | None = None
     #: search by latents at the key step; None: exact search is made where it is needed
     search: ExactSearch | IndexedSearch | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
 
     def needs_kb(self, name: str) -> KnowledgeBase:

@@ -18,10 +18,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy import stats
-from torch import Tensor
 
+from redi.lazy import Tensor, stats, torch
 from redi.methods.land import Landing
 from redi.retrieval import ExactSearch, Found, IndexedSearch
 

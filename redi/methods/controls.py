@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.lazy import Tensor, torch
 from redi.methods.base import Query, register
 from redi.methods.redi import ReDi
 from redi.retrieval import ExactSearch, Found, JointSearch

@@ -6,9 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.samplers import Ask
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from redi.errors import unknown
+from redi.lazy import Tensor
 from redi.methods.base import Fitted, Say, Setup, register
 from redi.methods.few.bases import BASES, Visit, base_step
 from redi.methods.few.method import FewLevels, fit_columns

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor
 from redi.methods.base import Method, Query, register
 from redi.samplers import SAMPLERS, Calls, Sampler, SamplerOptions, build_sampler, check_options
 

@@ -6,10 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.methods.base import Method, Query, register
 from redi.methods.conformal import calibrated_distance
 from redi.methods.land import Landing

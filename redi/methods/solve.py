@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from redi.lazy import Tensor, torch
 from redi.methods.base import Method, Notes, Query
 from redi.methods.memo import Memo
 from redi.models.base import Conditioning, DiffusionModel
 from redi.models.meter import now
-from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import Found
 from redi.samplers import Answer, Ask, Calls, Predict, StepRecord
+
+if TYPE_CHECKING:
+    from redi.models.text_to_image import TextToImageModel
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+
+from redi.lazy import Tensor
 
 if TYPE_CHECKING:
     from redi.embedded.captions import Composition

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from redi.embedded.atlas import ASSETS
 from redi.embedded.captions import Composition
 from redi.embedded.scenes import ATTRIBUTES
+from redi.lazy import Tensor, functional, torch
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -81,7 +79,6 @@ class Evaluator:
         """Number of features D."""
         return int(self.model.config.projection_dim)
 
-    @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features float32 (B, D) of pictures (B, 3, H, W) in [-1, 1]."""
         side = self.model.config.vision_config.image_size
@@ -103,7 +100,6 @@ class Evaluator:
 
         return self._in_chunks(tower, images.to(self.device, torch.float32))
 
-    @torch.no_grad()
     def text_features(self, captions: Sequence[str]) -> Tensor:
         """Unit-length features float32 (B, D) of captions."""
 
@@ -130,7 +126,7 @@ class Evaluator:
             values = ATTRIBUTES[attribute]
             captions = [text for value in values for text in _captions(attribute, value)]
             means = self.text_features(captions).unflatten(0, (len(values), -1)).mean(1)
-            self._prototypes[attribute] = F.normalize(means, dim=1)
+            self._prototypes[attribute] = functional.normalize(means, dim=1)
         return self._prototypes[attribute]
 
     def predict(self, images: Tensor) -> dict[str, list[str]]:
@@ -162,7 +158,9 @@ class Evaluator:
         features = [torch.empty(0, self.dimension, device=self.device)]
         for chunk in rows.split(CHUNK) if len(rows) else ():
             padded = torch.cat([chunk, chunk[:1].expand(CHUNK - len(chunk), *chunk.shape[1:])])
-            features.append(F.normalize(tower(padded)[: len(chunk)].float(), dim=1))
+            with torch.no_grad():
+                found = tower(padded)[: len(chunk)].float()
+            features.append(functional.normalize(found, dim=1))
         return torch.cat(features)
 
 

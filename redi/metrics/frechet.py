@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import linalg
+
+from redi.lazy import linalg
 
 _BLOCK = 1024  # rows of a kernel matrix held at once
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from redi.lazy import Tensor, torch
 
 Extractor = Callable[[Tensor], Tensor]
 _BATCH = 32
@@ -50,9 +50,9 @@ def _features(images: Iterable[Tensor], extractor: Extractor) -> np.ndarray:
     return np.concatenate(found)
 
 
-@torch.no_grad()
 def _call(extractor: Extractor, images: list[Tensor]) -> np.ndarray:
-    return extractor(torch.stack(images)).cpu().double().numpy()
+    with torch.no_grad():
+        return extractor(torch.stack(images)).cpu().double().numpy()
 
 
 def unit_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

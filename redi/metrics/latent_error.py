@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from redi.config import Config
+from redi.lazy import Tensor
 from redi.metrics.base import ALWAYS, FILES, PerPicture, metric, single
 from redi.metrics.batch import FULL, OTHER_NOISE, BatchResult
 from redi.metrics.images import same_shape

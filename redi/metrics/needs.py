@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.config import Config
 from redi.data.pixels import to_pixels, to_tensor
 from redi.embedded.captions import sample
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.metrics.batch import BatchResult, Columns
 from redi.metrics.real import real_pictures
 from redi.metrics.weights import locate

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+from redi.lazy import Tensor, functional, torch
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -39,21 +38,21 @@ class ClipScorer:
             CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
         )
 
-    @torch.no_grad()
     def image_features(self, pictures: Sequence[np.ndarray]) -> Tensor:
         """Unit-length features (B, D) of uint8 pictures (H, W, 3)."""
         pixels = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
-        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return F.normalize(self.model.visual_projection(pooled), dim=1)
+        with torch.no_grad():
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            return functional.normalize(self.model.visual_projection(pooled), dim=1)
 
-    @torch.no_grad()
     def text_features(self, captions: Sequence[str]) -> Tensor:
         """Unit-length features (B, D); captions are cut at the model's context."""
         tokens = self.tokenizer(list(captions), padding=True, truncation=True, return_tensors="pt")
-        pooled = self.model.text_model(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        ).pooler_output
-        return F.normalize(self.model.text_projection(pooled), dim=1)
+        with torch.no_grad():
+            pooled = self.model.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            return functional.normalize(self.model.text_projection(pooled), dim=1)
 
     def score(self, features: Tensor, captions: Sequence[str]) -> np.ndarray:
         """100 max(cosine, 0) of pictures' features (B, D) with their captions (B,).

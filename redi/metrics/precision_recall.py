@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
 
+from redi.lazy import distance
 from redi.metrics.base import FILES, Fields, Quality, metric
 from redi.metrics.batch import Table
 from redi.metrics.sets import SetMetric
@@ -17,13 +17,13 @@ NEIGHBOURS = 3
 
 def radii(features: ArrayLike) -> np.ndarray:
     """Distance of each row (N, D) to its third nearest other row (N,): the set's own manifold."""
-    distances = cdist(features, features)
+    distances = distance.cdist(features, features)
     return np.partition(distances, NEIGHBOURS, axis=1)[:, NEIGHBOURS]  # the row itself is nearest
 
 
 def covered(points: ArrayLike, features: ArrayLike, reach: np.ndarray) -> np.ndarray:
     """Which points (M, D) lie within reach (N,) of some row of features (N, D): bool (M,)."""
-    return (cdist(points, features) <= reach).any(1)
+    return (distance.cdist(points, features) <= reach).any(1)
 
 
 @metric

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from redi.embedded.captions import Composition
 from redi.embedded.scenes import ATTRIBUTES
+from redi.lazy import Tensor
 from redi.metrics.base import ALWAYS, FILES, Fields, Metric, Quality, metric
 from redi.metrics.batch import BatchResult, Columns, Table
 from redi.metrics.evaluator import Evaluator

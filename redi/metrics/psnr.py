@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
+from redi.lazy import Tensor
 from redi.metrics.base import ALWAYS, PerPicture, metric, single
 from redi.metrics.batch import FULL, BatchResult
 from redi.metrics.images import unit_range

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
+from redi.lazy import Tensor, torch
 from redi.metrics.base import ALWAYS, PerPicture, metric, single
 from redi.metrics.batch import FULL, BatchResult
 from redi.metrics.images import unit_range
@@ -30,7 +30,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     value = structural_similarity_index_measure(
         a, b, kernel_size=_SSIM_WINDOW, sigma=1.5, reduction="none", data_range=1.0
     )
-    assert isinstance(value, Tensor)
+    assert isinstance(value, torch.Tensor)
     return value.reshape(-1)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from redi.lazy import Tensor, torch
 
 CLIP = "openai/clip-vit-large-patch14"
 
@@ -72,7 +71,7 @@ def inception(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: layers.forward((images - 128) / 128).view(len(images), 2048)
 
 
-def lpips(path: Path) -> nn.Module:
+def lpips(path: Path) -> torch.nn.Module:
     """LPIPS over AlexNet features (Zhang et al., 2018); its linear layers ship with torchmetrics.
 
     Called with two float pictures (B, 3, H, W) in [-1, 1]; returns (B, 1, 1, 1).

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
+from redi.lazy import Tensor
 from redi.models.meter import CallMeter
 from redi.samplers.state import Predict
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from redi.errors import UsageError
 
 #: weights of a pipeline's parts; files beside model_index.json are the same in another form
@@ -19,6 +17,8 @@ def hub_folder(hub_id: str) -> Path:
     Raises:
         UsageError: neither in the cache nor to be had; says what to download and where to put it.
     """
+    from huggingface_hub import snapshot_download
+
     for offline in (True, False):
         try:
             found = snapshot_download(

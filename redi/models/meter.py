@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from redi.lazy import torch
 
 
 class CallMeter:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from redi.metrics.intervals import Estimate
-from redi.report.figures import colour
+from redi.report.figures import colour, new_figure
 from redi.report.labels import method_label, rank
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from redi.report.budgets import Budget
@@ -41,7 +42,7 @@ def power_law(sizes: Sequence[int], errors: Sequence[float]) -> PowerLaw:
 
 def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]], title: str = "") -> Figure:
     """A panel per reference (named in its title): every sampler's error over its calls."""
-    figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
+    figure = new_figure((5.2 * len(panels), 4.2))
     for axis, (to, rows) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
@@ -65,7 +66,7 @@ def budgets_figure(panels: Sequence[tuple[str, Sequence[Budget]]], title: str = 
 
 def growth_figure(sizes: Sequence[int], runs: Sequence[Sequence[Budget]]) -> Figure:
     """Error over trajectories per noise, one line per budget, with its power law."""
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    figure = new_figure((5.6, 4.2))
     axis = figure.subplots()
     kept = [{(row.point.method, row.calls): row for row in rows} for rows in runs]
     budgets = sorted(set.intersection(*map(set, kept)))
@@ -109,6 +110,8 @@ def _line(
 
 
 def _tidy(axis: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for side in (axis.xaxis, axis.yaxis):

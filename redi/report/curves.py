@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from redi.metrics.base import PRESENT, Quality
 from redi.metrics.catalogue import qualities
-from redi.report.figures import colour, interval_bars, method_keys, tidy
+from redi.report.figures import colour, interval_bars, method_keys, new_figure, tidy
 from redi.report.labels import REFERENCES, rank
 from redi.report.points import Point, Value
 from redi.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: numbers, drawn as lines; the value step only where one sampler was used, since over several the
 #: number of calls says more
@@ -85,7 +87,7 @@ def curves_figure(
     columns = min(len(metrics), _COLUMNS)
     count = -(-len(metrics) // columns)
     size = (_PANEL[0] * columns, _PANEL[1] * count + 0.8 * key)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size)
     axes = list(figure.subplots(count, columns, squeeze=False).flat)
     for axis, metric in zip(axes, metrics, strict=False):
         for i, (method, sampler) in enumerate(lines):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from PIL import Image
 
 from redi.files import write_durably
 from redi.metrics.base import Quality
 from redi.report.labels import REFERENCES, method_label, rank
 from redi.report.points import Value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 #: Colour-blind safe (Okabe and Ito) for the methods, greys and browns for what stands beside them.
 COLOURS = {
@@ -61,16 +64,28 @@ def interval_bars(value: Value) -> list[list[float]] | None:
     return [[max(value.mean - value.low, 0)], [max(value.high - value.mean, 0)]]
 
 
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of a width and height in inches; what a table needs is there without it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def key_line(label: str, **style: Any) -> Line2D:
+    """One entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
+
+
 def method_keys(present: Iterable[str]) -> list[Line2D]:
     """Legend entries of methods, in the order of the tables; references are dashes."""
     return [
-        Line2D(
-            [],
-            [],
+        key_line(
+            method_label(name),
             color=colour(name),
             marker="" if name in REFERENCES else "o",
             linestyle="--" if name in REFERENCES else "-",
-            label=method_label(name),
         )
         for name in sorted(set(present), key=rank)
     ]

@@ -7,9 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING, Any
 
 from redi.files import write_durably
 from redi.report.blocks import Block, Cell, Facts, Grid, Lines, Plot, Section, Sheets, Terms, Text
@@ -17,6 +15,9 @@ from redi.report.figures import png
 from redi.report.runs import load_runs
 from redi.report.sections import report_sections
 from redi.text import html_text as escape
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 PAGE = "report.html"
 _DPI = 150

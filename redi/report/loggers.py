@@ -7,13 +7,15 @@ import os
 from collections.abc import Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from redi.config import LoggerConfig
 from redi.errors import UsageError, unknown
-from redi.report.examples import Example
-from redi.report.runs import Run
+
+if TYPE_CHECKING:
+    from redi.report.examples import Example
+    from redi.report.runs import Run
 
 LOGGERS = ("csv", "wandb", "tensorboard", "none")
 JOB_TYPE = "evaluate"

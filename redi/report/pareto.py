@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING, TypeVar
 
 from redi.metrics.base import Quality
 from redi.metrics.catalogue import qualities
-from redi.report.figures import FRONT, REAL, colour, interval_bars, method_keys, tidy
+from redi.report.figures import (
+    FRONT,
+    REAL,
+    colour,
+    interval_bars,
+    key_line,
+    method_keys,
+    new_figure,
+    tidy,
+)
 from redi.report.labels import REFERENCES, is_rival, rank
 from redi.report.points import Point
 from redi.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 T = TypeVar("T")
 
@@ -94,7 +104,7 @@ def pareto_figure(
     With `key` the legend stands beside the panels.
     """
     width = _PANEL[0] * len(metrics) + _KEY * key
-    figure = Figure(figsize=(width, _PANEL[1] * len(samplers) + 0.3), layout="constrained")
+    figure = new_figure((width, _PANEL[1] * len(samplers) + 0.3))
     axes = figure.subplots(len(samplers), len(metrics), sharex="row", squeeze=False)
     points = [point for run in runs for point in run.points]
     for row, sampler in zip(axes, samplers, strict=True):
@@ -118,10 +128,10 @@ def pareto_keys(runs: Sequence[Run], samplers: Sequence[str]) -> list[Line2D]:
     keys = method_keys(point.method for point in points)
     if _corrected(points):
         label = "best plain sampler, same calls"
-        keys.insert(2, Line2D([], [], color=colour("best_plain"), marker="o", label=label))
-    keys.append(Line2D([], [], color=FRONT, linewidth=5, label="Pareto front"))
+        keys.insert(2, key_line(label, color=colour("best_plain"), marker="o"))
+    keys.append(key_line("Pareto front", color=FRONT, linewidth=5))
     if any(run.ceiling(metric.name) is not None for run in runs for metric in headline(runs)):
-        keys.append(Line2D([], [], color=REAL, linestyle=":", label="real pictures"))
+        keys.append(key_line("real pictures", color=REAL, linestyle=":"))
     return keys
 
 

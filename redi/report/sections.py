@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from redi.metrics.base import Quality
 from redi.report.blocks import Block, Facts, Grid, Lines, Plot, Section, Sheets, Terms, Text
@@ -20,6 +18,9 @@ from redi.report.runs import Run
 from redi.report.styles import has_styles, styles_figure
 from redi.report.table import NOTE, grid, notes
 from redi.report.verdict import verdicts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FEW = 3  # sentences that need no folding
 _SHORT = 12  # characters of a hash

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from redi.report.figures import colour, interval_bars, method_keys, tidy
+from redi.report.figures import colour, interval_bars, method_keys, new_figure, tidy
 from redi.report.labels import FLOORS, rank
 from redi.report.points import Point, distinct
 from redi.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CONTENT, _STYLE = "content_score", "style_score"
 
@@ -22,7 +24,7 @@ def has_styles(runs: Sequence[Run]) -> bool:
 def styles_figure(runs: Sequence[Run], key: bool = True) -> Figure:
     """Style score over content score; the numbers beside the points are their value steps."""
     points = distinct([p for run in runs for p in run.points if _scored(p)])
-    figure = Figure(figsize=(5.2, 4.4 + 0.9 * key), layout="constrained")
+    figure = new_figure((5.2, 4.4 + 0.9 * key))
     axis = figure.subplots()
     for method in sorted({p.method for p in points}, key=rank):
         found = sorted((p for p in points if p.method == method), key=lambda p: p.value_step or 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from redi.lazy import Tensor
 
 
 @dataclass(frozen=True)

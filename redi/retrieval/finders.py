@@ -6,10 +6,9 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import require_finite_keys
 from redi.retrieval.projection import Projection

@@ -6,10 +6,9 @@ from bisect import bisect_right
 from math import sqrt
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.retrieval.finders import Finder
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import PartitionedSearch

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from redi.lazy import Tensor, torch
 from redi.retrieval.partitions import Found
 from redi.retrieval.search import ExactSearch
 

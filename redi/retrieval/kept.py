@@ -8,13 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
-
 from redi import files
 from redi.errors import UsageError
 from redi.files import remove, sweep_partials, write_durably, write_json
+from redi.lazy import Tensor
 from redi.reading import open_file, read_sealed, sealed, sha256
 from redi.tensor_files import read_header
 
@@ -23,6 +20,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 def save_index(folder: Path, described: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Keep an index."""
+    from safetensors.torch import save
+
     data = save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"arrays-{digest[:12]}.safetensors"
@@ -60,6 +59,9 @@ def load_index(
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor] | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     if not path.is_file() or sha256(path, "the index") != digest:
         return None
     try:

@@ -6,10 +6,9 @@ from math import prod
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.knowledge_base import KnowledgeBase
+from redi.lazy import Tensor, torch
 
 
 class Keys(Protocol):

@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.knowledge_base.precision import within
+from redi.lazy import Tensor, torch
 from redi.reading import refuse_link
 from redi.retrieval.finders import (
     WIDTH,

@@ -7,11 +7,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base.precision import first_not_finite, within
+from redi.lazy import Tensor, torch
 
 
 def require_finite_keys(keys: Tensor, rows: Tensor) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from redi.lazy import Tensor, torch
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.retrieval.partitions import PartitionedSearch, require_finite_keys
 
 if TYPE_CHECKING:

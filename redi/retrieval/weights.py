@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+from redi.lazy import Tensor, torch
 
 _KERNEL_RIDGE = 1e-2
 _RIDGE = 1e-3  # of the affine fit, relative to the mean squared distance of the neighbours

@@ -8,10 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.samplers.calls import Ask, Calls, drive
 from redi.samplers.state import Levels, Predict, SamplerState, StepRecord
 

@@ -56,7 +56,7 @@ def build_scheduler(
     given = {k: v for k, v in asdict(options).items() if v is not None}
     chosen = {_FIELDS.get(key, key): value for key, value in given.items()}
     own = {k: v for k, v in model_config.items() if k not in _SCHEDULE}
-    return kind.scheduler.from_config(own, **{**kind.fixed, **chosen})
+    return kind.scheduler_class.from_config(own, **{**kind.fixed, **chosen})
 
 
 def shifted(
@@ -132,7 +132,7 @@ def kind_of(scheduler: Any) -> tuple[str, Kind]:
     """Name and kind of the sampler that a diffusers scheduler is; refuses what has no adapter."""
     class_name = type(scheduler).__name__
     for name, kind in SAMPLERS.items():
-        if type(scheduler) is kind.scheduler and kind.told_by(scheduler.config):
+        if type(scheduler) is kind.scheduler_class and kind.told_by(scheduler.config):
             if getattr(scheduler, "solver_p", None) is not None:
                 raise UsageError("scheduler.solver_p is not supported: leave it unset")
             return name, kind
@@ -141,7 +141,7 @@ def kind_of(scheduler: Any) -> tuple[str, Kind]:
     if stochastic or _sounds_stochastic(class_name) or _sounds_stochastic(algorithm):
         shown = f"{class_name} {algorithm}".strip()
         raise UsageError(f"the scheduler {shown} is stochastic: {_WHY_NOT_STOCHASTIC}")
-    known = sorted({kind.scheduler.__name__ for kind in SAMPLERS.values()})
+    known = sorted({kind.scheduler_class.__name__ for kind in SAMPLERS.values()})
     raise UsageError(f"the scheduler {class_name} has no adapter: use one of {', '.join(known)}")
 
 

@@ -11,9 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.samplers.state import Predict
 
 Result = TypeVar("Result")

@@ -13,19 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers import (
-    DDIMScheduler,
-    DEISMultistepScheduler,
-    DPMSolverMultistepScheduler,
-    DPMSolverSinglestepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    HeunDiscreteScheduler,
-    PNDMScheduler,
-    UniPCMultistepScheduler,
-)
-
+from redi.lazy import diffusers
 from redi.samplers.base import Sampler
 from redi.samplers.ddim import DDIM
 from redi.samplers.euler import Euler, Heun
@@ -53,7 +41,8 @@ class Kind:
     """One named sampler."""
 
     adapter: type[Sampler]
-    scheduler: Any
+    #: class of its scheduler, or the name of one in diffusers
+    scheduler: type | str
     #: scheduler options that define the sampler
     fixed: dict[str, Any] = field(default_factory=dict)
     #: names of `SamplerOptions` that it takes
@@ -65,6 +54,15 @@ class Kind:
     #: what the network may predict, in the words of diffusers' `prediction_type`
     predictions: tuple[str, ...] = ("epsilon", "sample", "v_prediction")
 
+    @property
+    def scheduler_class(self) -> Any:
+        """Imported when it is asked for: what is chosen can be checked without it."""
+        return (
+            getattr(diffusers, self.scheduler)
+            if isinstance(self.scheduler, str)
+            else self.scheduler
+        )
+
 
 #: a velocity from the clean latents to the noise, which a rectified flow predicts
 FLOW_PREDICTION = "flow_prediction"
@@ -73,31 +71,31 @@ _ANY = ("epsilon", "sample", "v_prediction", FLOW_PREDICTION)
 _SOLVER = ("timestep_spacing", "order", "use_karras_sigmas")
 
 SAMPLERS: dict[str, Kind] = {
-    "ddim": Kind(DDIM, DDIMScheduler),
+    "ddim": Kind(DDIM, "DDIMScheduler"),
     "pndm": Kind(
         PNDM,
-        PNDMScheduler,
+        "PNDMScheduler",
         {"skip_prk_steps": True},
         told_by=lambda config: bool(config.skip_prk_steps),
         predictions=_PNDM,
     ),
     "pndm_prk": Kind(
         PNDMRungeKutta,
-        PNDMScheduler,
+        "PNDMScheduler",
         {"skip_prk_steps": False},
         told_by=lambda config: not config.skip_prk_steps,
         predictions=_PNDM,
     ),
     "dpm_solver": Kind(
         DPMSolver,
-        DPMSolverMultistepScheduler,
+        "DPMSolverMultistepScheduler",
         {"algorithm_type": "dpmsolver", "solver_order": 2, "final_sigmas_type": "sigma_min"},
         _SOLVER,
         told_by=lambda config: config.algorithm_type == "dpmsolver",
     ),
     "dpm_solver_pp": Kind(
         DPMSolverPlusPlus,
-        DPMSolverMultistepScheduler,
+        "DPMSolverMultistepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         _SOLVER,
         told_by=lambda config: config.algorithm_type == "dpmsolver++",
@@ -105,25 +103,25 @@ SAMPLERS: dict[str, Kind] = {
     ),
     "dpm_solver_single": Kind(
         DPMSolverSingleStep,
-        DPMSolverSinglestepScheduler,
+        "DPMSolverSinglestepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         ("order", "use_karras_sigmas"),
         told_by=lambda config: not config.algorithm_type.startswith("sde"),
         predictions=_ANY,
     ),
-    "unipc": Kind(UniPC, UniPCMultistepScheduler, {"solver_order": 2}, _SOLVER, predictions=_ANY),
+    "unipc": Kind(UniPC, "UniPCMultistepScheduler", {"solver_order": 2}, _SOLVER, predictions=_ANY),
     "deis": Kind(
         DEIS,
-        DEISMultistepScheduler,
+        "DEISMultistepScheduler",
         {"algorithm_type": "deis", "solver_order": 2},
         _SOLVER,
         predictions=_ANY,
     ),
-    "euler": Kind(Euler, EulerDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
-    "heun": Kind(Heun, HeunDiscreteScheduler, {}, ("timestep_spacing", "use_karras_sigmas")),
+    "euler": Kind(Euler, "EulerDiscreteScheduler", {}, ("timestep_spacing", "use_karras_sigmas")),
+    "heun": Kind(Heun, "HeunDiscreteScheduler", {}, ("timestep_spacing", "use_karras_sigmas")),
     "flow_euler": Kind(
         FlowEuler,
-        FlowMatchEulerDiscreteScheduler,
+        "FlowMatchEulerDiscreteScheduler",
         {},
         ("use_karras_sigmas",),
         told_by=lambda config: not config.stochastic_sampling,
@@ -132,7 +130,7 @@ SAMPLERS: dict[str, Kind] = {
     ),
     "flow_heun": Kind(
         FlowHeun,
-        FlowMatchHeunDiscreteScheduler,
+        "FlowMatchHeunDiscreteScheduler",
         {},
         (),
         told_by=lambda config: not config.get("stochastic_sampling"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from redi.errors import UsageError
+from redi.lazy import torch
 from redi.samplers.base import Sampler
 from redi.samplers.catalogue import SAMPLERS, Kind
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from redi.lazy import Tensor, torch
 
 Weights = tuple[float, ...]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.samplers.base import Sampler
 from redi.samplers.state import Levels, SamplerState
 

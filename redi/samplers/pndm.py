@@ -7,9 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.samplers.base import Sampler, alpha_levels
 from redi.samplers.state import Levels, SamplerState
 
@@ -141,4 +139,4 @@ class PNDMRungeKutta(PNDM):
 
 def _owned(value: Tensor | int) -> Tensor | int:
     """The scheduler adds to its sum in place, and a state must not change."""
-    return value.clone() if isinstance(value, Tensor) else value
+    return value.clone() if isinstance(value, torch.Tensor) else value

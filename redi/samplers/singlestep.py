@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from torch import Tensor
-
+from redi.lazy import Tensor
 from redi.samplers.base import Sampler, sigma_levels
 from redi.samplers.state import Levels, SamplerState
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
+from redi.lazy import Tensor, torch
 
 #: Guided network output for latents (B, C, H, W) at one timestep: same shape as the latents.
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from redi.config import Config, DataConfig, ModelConfig
 from redi.data.coco import captions
@@ -22,23 +20,26 @@ from redi.errors import UsageError, unknown
 from redi.knowledge_base import Column, Manifest
 from redi.knowledge_base.precision import precision
 from redi.knowledge_base.steps import step_group
+from redi.lazy import torch
 from redi.methods import Setup
 from redi.methods.few.plan import check_calls
 from redi.methods.redi import ReDi
-from redi.models.base import DiffusionModel
 from redi.models.hub import hub_folder
-from redi.models.identity import schedule_identity
-from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.ranges import check_ranges
 from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES, check_index
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
-from redi.verbs.engine import check_trainer
+from redi.verbs.devices import check_trainer
 from redi.verbs.entries import fitted_methods
 from redi.verbs.folders import check_folder
+from redi.verbs.quiet import quiet_loading
+
+if TYPE_CHECKING:
+    from redi.models.base import DiffusionModel
+    from redi.models.text_to_image import TextToImageModel
 
 EMBEDDED_MODEL = ASSETS / "emoji-scenes"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,17 @@ def model_from(
     config: ModelConfig, guidance_scale: float, negative_prompt: str
 ) -> TextToImageModel:
     """Load the pipeline; the embedded one where no path is given."""
+    from redi.models.text_to_image import TextToImageModel, load_pipeline
+
+    quiet_loading()
     if config.kind != "pipeline":
         raise UsageError(
             f"model.kind={config.kind!r} has no pictures to evaluate: use model=emoji or "
             "model=local (model=analytic is for 'redi theory')"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = load_pipeline(pipeline_folder(config), _DTYPES[config.dtype], device)
+    dtype = getattr(torch, config.dtype)
+    pipeline = load_pipeline(pipeline_folder(config), dtype, device)
     return TextToImageModel(
         pipeline, guidance_scale, negative_prompt, config.batch_size, config.size
     )
@@ -324,6 +329,8 @@ def manifest_from(
 def _identity(
     config: Config, steps: list[int], model: TextToImageModel, sampler: Sampler
 ) -> dict[str, Any]:
+    from redi.models.identity import schedule_identity
+
     noise = noise_from(config)
     listed = listed_prompts(config.data, "kb")  # by content: a file may change under its name
     identity = {

@@ -6,14 +6,12 @@ import logging
 import warnings
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from redi.config import TrainerConfig
-from redi.errors import UsageError, unknown
-from redi.ranges import check_ranges
+from redi.verbs.devices import check_trainer
 
 
 class ProgressBar(RichProgressBar):
@@ -35,25 +33,6 @@ class ProgressBar(RichProgressBar):
 def progress_bar(title: str) -> ProgressBar:
     """A progress bar for one piece of work."""
     return ProgressBar(title)
-
-
-def check_trainer(config: TrainerConfig) -> None:
-    """Refuse what Lightning could not run."""
-    check_ranges(config, "trainer.")
-    for name, known in (
-        ("accelerator", ("auto", "cpu", "gpu")),
-        ("strategy", ("auto", "ddp", "ddp_spawn")),
-    ):
-        value = getattr(config, name)
-        if value not in known:
-            raise unknown(f"trainer.{name}={value!r}", value, known)
-    if config.accelerator == "gpu":
-        count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
-        if config.devices > count:
-            raise UsageError(
-                f"trainer.accelerator=gpu with trainer.devices={config.devices} needs as many GPUs "
-                f"and PyTorch finds {count}: use fewer devices, or trainer.accelerator=cpu"
-            )
 
 
 def trainer_from(config: TrainerConfig, callbacks: list[Callback], **options: Any) -> Trainer:

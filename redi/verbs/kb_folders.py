@@ -10,7 +10,7 @@ from redi.errors import UsageError
 from redi.knowledge_base import Choice, KnowledgeBase, Manifest, copy_kb, merge, subset, verify
 from redi.knowledge_base.journal import all_shards
 from redi.report.card import write_card
-from redi.verbs.kb import describe, verify_folder
+from redi.verbs.kb_info import describe, verify_folder
 
 _FOLDERS = {  # what each action takes, and how many folders at least and at most
     "info": ("a folder", 1, 1),

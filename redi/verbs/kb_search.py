@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from redi.data.pixels import to_pixels
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.knowledge_base.steps import step_group
+from redi.lazy import torch
 from redi.methods import Query, Setup
 from redi.methods.plain import Full
 from redi.methods.solve import solve

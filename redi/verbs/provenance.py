@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+from redi.lazy import torch
 
 _PACKAGES = (
     "redi", "torch", "diffusers", "transformers", "lightning", "hydra-core", "faiss-cpu",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from redi.config import Config
@@ -18,20 +18,19 @@ from redi.knowledge_base import KnowledgeBase
 from redi.methods.redi import ReDi
 from redi.metrics.base import Metric
 from redi.metrics.catalogue import metrics_from, wanted
-from redi.models.text_to_image import TextToImageModel
 from redi.reading import read_json
 from redi.report.outputs import clear, complete
 from redi.report.runs import RESULTS
 from redi.report.table import print_table
 from redi.verbs.assemble import check, model_from, noise_from, overlap_with, queries_from
-from redi.verbs.build_kb import build
-from redi.verbs.engine import progress_bar, trainer_from
 from redi.verbs.entries import baselines, fitted_methods
-from redi.verbs.evaluate import Evaluate, query_loader, setup_of
-from redi.verbs.fit import fit_all
-from redi.verbs.hooks import Measure
 from redi.verbs.identity import differences, run_identity, short
-from redi.verbs.record import Recorder
+
+if TYPE_CHECKING:
+    from redi.models.text_to_image import TextToImageModel
+
+#: how launchers number the processes that run one command, as Lightning reads it
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def run_name(config: Config, setting: ReDi, identity: dict[str, Any]) -> str:
@@ -78,13 +77,17 @@ def main_job(
     setting = check(config)
     check_names(config)
     if may_build and not _settled(config):  # what it holds is part of what the run is
+        from redi.verbs.build_kb import build
+
         build(config, setting, _model(config), console.print)
     identity = run_identity(config)
     folder = run_dir or parent / run_name(config, setting, identity)
-    if getattr(rank_zero_only, "rank", 0):  # one of several processes that run this command
+    if _rank():  # one of several processes that run this command
         if not _finished(folder, identity):
             _evaluate(config, setting, folder, may_build, console, identity, _parts(config))
         return folder
+    if not _finished(folder, identity):
+        console.print("Loading PyTorch and the model")
     # what model and metrics refuse comes before the folder is made
     parts = None if _finished(folder, identity) else _parts(config)
     with _claimed(folder):
@@ -98,6 +101,10 @@ def main_job(
     print_table(run, console)
     console.print(f"Pictures, plot and numbers: {folder}")
     return folder
+
+
+def _rank() -> int:
+    return next((int(os.environ[name]) for name in _RANKS if os.environ.get(name)), 0)
 
 
 @contextmanager
@@ -121,6 +128,13 @@ def _evaluate(
     parts: tuple[TextToImageModel, Sequence[Metric], Sequence[str]],
 ) -> None:
     """Everything up to the results."""
+    from redi.verbs.build_kb import build
+    from redi.verbs.engine import progress_bar, trainer_from
+    from redi.verbs.evaluate import Evaluate, query_loader, setup_of
+    from redi.verbs.fit import fit_all
+    from redi.verbs.hooks import Measure
+    from redi.verbs.record import Recorder
+
     started = time.time()
     model, metrics, notes = parts
     measure = Measure(metrics)
@@ -155,8 +169,7 @@ def _parts(
     config: Config,
 ) -> tuple[TextToImageModel, Sequence[Metric], Sequence[str]]:
     """The model, the metrics, and what has to be said about these."""
-    metrics, notes = metrics_from(config)
-    return _model(config), metrics, notes
+    return _model(config), *metrics_from(config)
 
 
 def _model(config: Config) -> TextToImageModel:

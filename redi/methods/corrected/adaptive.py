@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.methods.conformal import breaking_points, calibrate, choose
 from redi.methods.corrected.groups import all_different, first_rows
 from redi.methods.corrected.kernel import Choice, KernelRidge, fit_kernel

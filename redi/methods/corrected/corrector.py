@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.methods.corrected.features import Features
 from redi.methods.corrected.kernel import KernelRidge
 from redi.methods.corrected.local import PatchRidge

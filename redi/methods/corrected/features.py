@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.methods.few.bases import Visit
 
 

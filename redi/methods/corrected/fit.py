@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.methods.corrected.corrector import PARTS, Correction, Kernels, StepCorrection
 from redi.methods.corrected.features import FEATURES, fit_features
 from redi.methods.corrected.groups import all_different

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import torch
-from torch import Tensor
+from redi.lazy import Tensor, torch
 
 
 def groups_of(*columns: Sequence[Hashable]) -> Tensor:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.methods.corrected.groups import all_different, members
 
 KERNELS = ("gaussian", "laplacian", "linear")

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from redi.lazy import Tensor, functional, torch
 from redi.methods.corrected.groups import all_different, renumbered
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.stats import binomtest
-from torch import Tensor
 
 from redi.errors import UsageError
+from redi.lazy import Tensor, stats, torch
 from redi.methods.base import Fitted, Query, Say, Setup, register
 from redi.methods.corrected.adaptive import BudgetPolicy, fit_policy
 from redi.methods.corrected.corrector import Correction
@@ -216,7 +214,7 @@ class Adaptive(Fitted):
 
     def verdict(self, errors: np.ndarray) -> dict[str, Any]:
         beyond = int((errors > self.tolerance).sum())
-        interval = binomtest(beyond, len(errors)).proportion_ci(method="exact")
+        interval = stats.binomtest(beyond, len(errors)).proportion_ci(method="exact")
         return {
             "tolerance": self.tolerance,
             "risk": self.risk,

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.methods.corrected.groups import all_different
 from redi.methods.corrected.kernel import Choice, affinity, median_distance
 

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from redi.lazy import Tensor
 from redi.methods.corrected.adaptive import BudgetPolicy
 from redi.methods.corrected.corrector import Correction, Kernels, StepCorrection
 from redi.methods.corrected.features import Features

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from redi.lazy import Tensor
 from redi.methods.few.plan import Plan
 from redi.samplers.coefficients import METHODS, unipc_corrector
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from redi.lazy import Tensor
 from redi.methods.base import Fitted, Method, Query, Say, Setup
 from redi.methods.few.bases import Visit
 from redi.methods.few.placement import check_levels, needed_steps, place

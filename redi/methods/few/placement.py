@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.methods.base import Say, Setup
 from redi.methods.few.plan import Plan, check_calls, check_reference
 from redi.methods.few.store import Cost, Fit, fit_path, fitted_to, load_fit, save_fit

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
+from redi.lazy import Tensor, torch
 from redi.samplers import Sampler
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-
+from redi.lazy import Tensor, torch
 from redi.methods.base import Query
 from redi.methods.few.bases import Visit
 from redi.methods.few.plan import Plan

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.lazy import Tensor, torch
 from redi.methods.few.plan import Plan
 from redi.reading import whole
 from redi.samplers import Calls, Sampler

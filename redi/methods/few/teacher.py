@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.lazy import Tensor, torch
 from redi.methods.base import Setup
 from redi.methods.few.plan import Plan
 
