@@ -7,8 +7,9 @@ from redi.lazy import torch
 from redi.samplers.base import Sampler
 from redi.samplers.catalogue import SAMPLERS, Kind
 
-#: `rho` of a first level that holds no signal (2^-12, where diffusers cuts zero terminal SNR off)
-_NO_SIGNAL = 4096.0
+#: `rho` of a first level that holds no signal (2^-12, where diffusers cuts zero terminal SNR off;
+#: in float32, which some processors round below 4096)
+_NO_SIGNAL = 4095.0
 _OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
 
