@@ -37,7 +37,7 @@ class StepCorrection:
         """Stored scalars."""
         local = [] if self.local is None else [self.local.weight, self.local.bias]
         kept = [getattr(k, one.name) for k in self.kernels.values() for one in fields(k)]
-        return sum(item.numel() for item in (*local, *kept) if isinstance(item, Tensor))
+        return sum(item.numel() for item in (*local, *kept) if isinstance(item, torch.Tensor))
 
     @property
     def part(self) -> str:
