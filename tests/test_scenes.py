@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +24,7 @@ from redi.embedded.captions import (
     say_all,
 )
 from redi.embedded.scenes import ATTRIBUTES, Scene, draw_scene
-from redi.embedded.tokenizer import MAX_TOKENS, save_tokenizer, train_tokenizer
+from redi.embedded.tokenizer import MAX_TOKENS, merges_of, save_tokenizer, train_tokenizer
 from redi.errors import UsageError
 
 
@@ -184,6 +187,15 @@ def test_every_caption_fits_the_tokenizer_word_by_word() -> None:
     assert len(tokenizer("xylophone").input_ids) > 3  # unknown words fall back to pieces
 
 
-def test_a_resumed_stage_keeps_its_tokenizer(tmp_path: Path) -> None:
-    first = save_tokenizer(tmp_path).get_vocab()
-    assert save_tokenizer(tmp_path).get_vocab() == first
+def test_a_stage_keeps_its_tokenizer_and_another_one_is_equal(tmp_path: Path) -> None:
+    first = save_tokenizer(tmp_path / "stage")
+    assert save_tokenizer(tmp_path / "stage").get_vocab() == first.get_vocab()
+    code = "from redi.embedded.tokenizer import train_tokenizer as t; print(t().get_vocab())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(other.stdout) == first.get_vocab()
+
+
+def test_byte_pairs_are_joined_by_frequency_then_alphabet() -> None:
+    words = Counter({"aba": 3, "ab": 2, "cb": 5})
+    assert merges_of(words, 9) == [("c", "b</w>"), ("a", "b"), ("ab", "a</w>"), ("a", "b</w>")]
+    assert merges_of(words, 1) == [("c", "b</w>")]
