@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from redi.verbs.assemble import EMBEDDED_MODEL
 from redi.verbs.train import train
 
 QUIET = Console(quiet=True)
-TOKENIZER = train_tokenizer()  # training one again would number its tokens in another order
+TOKENIZER = train_tokenizer()
 SHORT = StageConfig(
     steps=2, batch_size=4, warmup_steps=1, decay_steps=1, pool=8, passes=2, save_every=1
 )
@@ -65,8 +66,21 @@ def fitted(
     return {name: value.clone() for name, value in stage.state_dict().items()}
 
 
+def fitted_report(folder: Path, config: StageConfig) -> dict[str, object]:
+    torch.manual_seed(0)
+    stage = TrainAutoencoder(config, seed=0)
+    report = fit(stage, Checkpoints(folder, {}), folder, True, lambda *_: None)
+    return {name: value for name, value in report.items() if name != "seconds"}
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def told(folder: Path) -> list[list[str]]:
+    """Steps and losses of a run's log, and the names of its sheets."""
+    rows = [line.split(",")[:2] for line in (folder / "loss.csv").read_text().split()]
+    return [*rows, sorted(path.name for path in (folder / "sheets").iterdir())]
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
@@ -75,9 +89,29 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     first = fitted(tmp_path / "resumed", config, stop=3)  # one step after the last checkpoint
     resumed = fitted(tmp_path / "resumed", config)
     assert not same(whole, first) and same(whole, resumed)
-    logs = [(tmp_path / name / "loss.csv").read_text() for name in ("whole", "resumed")]
-    assert [line.split(",")[0] for line in logs[0].split()] == ["step", "5"]
-    assert [line.split(",")[0] for line in logs[1].split()] == ["step", "5"]
+    assert told(tmp_path / "whole") == told(tmp_path / "resumed")
+    assert [row[0] for row in told(tmp_path / "whole")[:-1]] == ["step", "2", "4", "5"]
+
+
+@pytest.mark.parametrize("last", ["loss", "sheet", "checkpoint"])
+def test_a_run_killed_around_a_checkpoint_leaves_no_gap(tmp_path: Path, last: str) -> None:
+    config = replace(SHORT, steps=3, save_every=2)
+    done = {"loss": "_Log.add", "sheet": "_save_sheet", "checkpoint": "Checkpoints.save"}[last]
+    owner, _, name = ("redi.embedded.training." + done).rpartition(".")
+    fitted(tmp_path / "whole", config)
+    with pytest.MonkeyPatch.context() as patch:
+        original = pkgutil.resolve_name(f"{owner}.{name}")
+
+        def then_stop(*given: object) -> None:
+            original(*given)
+            raise Stopped
+
+        patch.setattr(f"{owner}.{name}", then_stop)
+        with pytest.raises(Stopped):
+            fitted(tmp_path / "resumed", config)
+    resumed = fitted_report(tmp_path / "resumed", config)
+    assert told(tmp_path / "whole") == told(tmp_path / "resumed")
+    assert resumed == fitted_report(tmp_path / "whole", config)  # nothing left to do: no NaN
 
 
 def small_unet() -> UNet2DConditionModel:

@@ -21,6 +21,7 @@ from redi.data.pixels import to_pixels
 from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.stage_config import StageConfig
 from redi.embedded.stream import Painters, Span
+from redi.files import write_durably
 
 Pool = TypeVar("Pool")
 LOG_EVERY = 20  # steps
@@ -105,7 +106,7 @@ def fit(
     log = _Log(folder / "loss.csv", first)
     number, pool = -1, None
     losses: list[Tensor] = []
-    since, mean = time.monotonic(), float("nan")
+    since = time.monotonic()
     stage.train()
     for step in range(first, config.steps):
         wanted, rows = rows_of(config, stage.seed, step)
@@ -125,22 +126,23 @@ def fit(
         done = step + 1
         stage.after_step(done)
         losses.append(loss.detach())  # read later: a GPU is not waited for at every step
-        if done % LOG_EVERY == 0 or done == config.steps:
+        drawn = done % config.save_every == 0
+        saved = drawn or done == config.steps or _falls_next(config, done)
+        if saved or done % LOG_EVERY == 0:
             mean = float(torch.stack(losses).double().mean())
             elapsed = time.monotonic() - since
-            rate = len(losses) * config.batch_size / elapsed
             log.add(done, mean, elapsed)
-            report(done, mean, rate)
+            report(done, mean, len(losses) * config.batch_size / elapsed)
             losses, since = [], time.monotonic()
-        if done % config.save_every == 0 or done == config.steps or _falls_next(config, done):
-            checkpoints.save(stage, optimizer, config, done)
-        if done % config.save_every == 0:
+        if drawn:
             _save_sheet(stage, folder / "sheets" / f"step_{done:06d}.png")
+        if saved:  # last: what belongs to a step is there where a run goes on from it
+            checkpoints.save(stage, optimizer, config, done)
     return {
         "steps": config.steps,
         "samples": config.steps * config.batch_size,
         "seconds": round(log.seconds),
-        "loss": mean,
+        "loss": log.loss,
     }
 
 
@@ -160,21 +162,27 @@ class _Log:
     """CSV of step, loss and seconds; what came after the resumed step is dropped."""
 
     def __init__(self, path: Path, first: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
+        self.path, self.rows = path, [["step", "loss", "seconds"]]
         if first and path.is_file():
             with open(path, newline="") as file:
-                kept = [
-                    row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= first
-                ]
-        self.path, self.seconds = path, sum(float(row[2]) for row in kept)
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([["step", "loss", "seconds"], *kept])
+                self.rows += [r for r in csv.reader(file) if r[0].isdigit() and int(r[0]) <= first]
+
+    @property
+    def loss(self) -> float:
+        """The last mean loss."""
+        return float(self.rows[-1][1])
+
+    @property
+    def seconds(self) -> float:
+        return sum(float(row[2]) for row in self.rows[1:])
 
     def add(self, step: int, loss: float, seconds: float) -> None:
-        self.seconds += seconds
-        with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow([step, f"{loss:.5f}", f"{seconds:.2f}"])
+        self.rows.append([str(step), f"{loss:.5f}", f"{seconds:.2f}"])
+        write_durably(self.path, self._write)
+
+    def _write(self, path: Path) -> None:
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(self.rows)
 
 
 def grid(images: Tensor, columns: int) -> np.ndarray:
