@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from redi.lazy import Tensor, torch
-from redi.samplers import Ask
+from redi.samplers import Answer, Ask
+
+#: bytes of answers that a fit may look up again
+REMEMBERED = 1 << 30
 
 
 class Kept(NamedTuple):
@@ -17,6 +20,15 @@ class Kept(NamedTuple):
     guidance: Tensor | None
     seconds: float
 
+    def to(self, ask: Ask) -> Answer:
+        """The answer to an ask of the whole batch; rows that waited are zero."""
+        guidance = None if self.guidance is None else _whole(ask, self.guidance)
+        return Answer(ask.latents, _whole(ask, self.output), guidance)
+
+    @property
+    def bytes(self) -> int:
+        return self.output.nbytes + (0 if self.guidance is None else self.guidance.nbytes)
+
 
 @dataclass
 class Memo:
@@ -25,10 +37,16 @@ class Memo:
     Two calls are the same when the network is told the same: input and timestep bit for bit, for
     the same rows with the same prompts, with or without the guidance difference. So a prefix that
     methods share is computed once, and each method still counts it.
+
+    Args:
+        most: bytes that are kept; what was not looked up for longest goes first. None: all.
     """
 
-    def __init__(self) -> None:
+    most: int | None = None
+
+    def __post_init__(self) -> None:
         self.answers: dict[str, Kept] = {}
+        self._bytes = 0
         #: names of the answers that were given, in order
         self.given: list[str] = []
         #: calls that were made, and their rows
@@ -40,6 +58,7 @@ class Memo:
         if name not in self.answers:
             return None
         self.given.append(name)
+        self.answers[name] = self.answers.pop(name)  # the last to go
         return self.answers[name]
 
     def keep(self, ask: Ask, output: Tensor, guidance: Tensor | None, seconds: float) -> Kept:
@@ -47,9 +66,22 @@ class Memo:
         self.computed += 1
         self.rows += len(output)
         name = ask_digest(ask)
-        self.answers[name] = Kept(output, guidance, seconds)
+        kept = self.answers[name] = Kept(output, guidance, seconds)
         self.given.append(name)
-        return self.answers[name]
+        self._bytes += kept.bytes
+        while self.most is not None and self._bytes > self.most and len(self.answers) > 1:
+            self._bytes -= self.answers.pop(next(iter(self.answers))).bytes
+        return kept
+
+
+def _whole(ask: Ask, part: Tensor) -> Tensor:
+    """An output of some rows as one of the whole batch."""
+    if ask.rows is None:
+        return part
+    shape = (len(ask.latents), *part.shape[1:])
+    whole = torch.zeros(shape, dtype=part.dtype, device=part.device)
+    whole[ask.rows.to(part.device)] = part
+    return whole
 
 
 def ask_digest(ask: Ask) -> str:

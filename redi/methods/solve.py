@@ -10,7 +10,7 @@ import numpy as np
 
 from redi.lazy import Tensor, torch
 from redi.methods.base import Method, Notes, Query
-from redi.methods.memo import Memo
+from redi.methods.memo import REMEMBERED, Memo
 from redi.models.base import Conditioning, DiffusionModel
 from redi.models.meter import now
 from redi.retrieval import Found
@@ -81,8 +81,7 @@ class Network:
         if kept is None:
             kept = self.memo.keep(ask, *self._call(ask))
         self.seconds += kept.seconds
-        guidance = None if kept.guidance is None else self._whole(ask, kept.guidance)
-        return Answer(ask.latents, self._whole(ask, kept.output), guidance)
+        return kept.to(ask)
 
     def _call(self, ask: Ask) -> tuple[Tensor, Tensor | None, float]:
         chosen = None if ask.rows is None else tuple(ask.rows.tolist())
@@ -97,14 +96,6 @@ class Network:
         output = self._predictors[key](latents, ask.timestep)
         guidance = self._differences[0] if self._differences and ask.guidance else None
         return output, guidance, self.model.meter.snapshot()[1] - before
-
-    def _whole(self, ask: Ask, part: Tensor) -> Tensor:
-        """An output of some rows as one of the whole batch."""
-        if ask.rows is None:
-            return part
-        whole = torch.zeros((len(ask.latents), *part.shape[1:]), dtype=part.dtype).to(part.device)
-        whole[ask.rows] = part
-        return whole
 
 
 def solve(
@@ -155,32 +146,42 @@ def solve(
 def solve_fit(calls: Calls[None], model: TextToImageModel, prompts: Sequence[str]) -> int:
     """Answer the calls of a fit to the trajectories of `prompts`; returns how many were made.
 
-    Every call is for the first `len(ask.latents)` trajectories, in batches as the model makes them.
-    Answers are where the latents of the call are, whatever the model's device.
+    Every call is for the first `len(ask.latents)` trajectories, or for those of its rows, in
+    batches as the model makes them. Answers are where the latents of the call are, whatever the
+    model's device.
     """
-    size, memo, predictors = model.batch_size, Memo(), list[tuple[Predict, list[Tensor]]]()
-    for first in range(0, len(prompts), size):
-        seen: list[Tensor] = []
-        said = model.encode(prompts[first : first + size])
-        predictors.append((model.predictor(said, seen.append), seen))
+    memo, network = Memo(REMEMBERED), _Prompts(model, prompts)
     try:
         ask = next(calls)
         while True:
-            kept = memo.find(ask) or memo.keep(ask, *_for_all(ask, predictors, size, model.device))
-            ask = calls.send(Answer(ask.latents, kept.output, kept.guidance))
+            kept = memo.find(ask) or memo.keep(ask, *network.answer(ask))
+            ask = calls.send(kept.to(ask))
     except StopIteration:
         return memo.rows
 
 
-def _for_all(
-    ask: Ask,
-    predictors: Sequence[tuple[Predict, list[Tensor]]],
-    size: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None, float]:
-    outputs, differences, own = [], list[Tensor](), ask.latents.device
-    for latents, (predict, seen) in zip(ask.input.split(size), predictors, strict=False):
-        seen.clear()
-        outputs.append(predict(latents.to(device), ask.timestep).to(own))
-        differences += [difference.to(own) for difference in seen]
-    return torch.cat(outputs), torch.cat(differences) if differences else None, 0.0
+class _Prompts:
+    """The network on any rows of a KB's prompts, in batches."""
+
+    def __init__(self, model: TextToImageModel, prompts: Sequence[str]) -> None:
+        self.model, self.prompts = model, prompts
+        self._batches: dict[tuple[int, ...], tuple[Predict, list[Tensor]]] = {}
+
+    def answer(self, ask: Ask) -> tuple[Tensor, Tensor | None, float]:
+        """Output and guidance difference of the rows that ask, and no seconds."""
+        rows = torch.arange(len(ask.latents)) if ask.rows is None else ask.rows.cpu()
+        outputs, differences, own = [], list[Tensor](), ask.latents.device
+        for batch in rows.split(self.model.batch_size):
+            predict, seen = self._batch(tuple(batch.tolist()))
+            seen.clear()
+            latents = ask.input[batch.to(own)].to(self.model.device)
+            outputs.append(predict(latents, ask.timestep).to(own))
+            differences += [difference.to(own) for difference in seen]
+        return torch.cat(outputs), torch.cat(differences) if differences else None, 0.0
+
+    def _batch(self, rows: tuple[int, ...]) -> tuple[Predict, list[Tensor]]:
+        if rows not in self._batches:
+            seen: list[Tensor] = []
+            said = self.model.encode([self.prompts[i] for i in rows])
+            self._batches[rows] = self.model.predictor(said, seen.append), seen
+        return self._batches[rows]

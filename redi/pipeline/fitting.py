@@ -14,7 +14,7 @@ from torch import Tensor
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.methods import Fitted, Method, Query, Setup, make_method
-from redi.methods.memo import Memo
+from redi.methods.memo import REMEMBERED, Kept, Memo
 from redi.models.identity import Identity, model_identity, require_same, schedule_identity
 from redi.pipeline.networks import Networks
 from redi.pipeline.noise import noise_policy
@@ -108,24 +108,22 @@ def check_stored(method: Fitted, setup: Setup) -> None:
 
 def _answer(method: Fitted, setup: Setup, looks: _Looks) -> None:
     """Answer the calls of a fit, the first of all from what is known of it already."""
-    start, first = looks.everywhere(None, len(looks.kb))
-    memo, say = Memo(), looks.say
+    start, first = looks.everywhere(None, torch.arange(len(looks.kb)))
+    memo, say = Memo(REMEMBERED), looks.say
     calls = method.fitting(setup, start, say)
     try:
         ask = next(calls)
         while True:
-            count = len(ask.latents)
+            rows = torch.arange(len(ask.latents)) if ask.rows is None else ask.rows.cpu()
             begun = looks.first is not None and float(ask.timestep) == float(looks.first.timestep)
-            if begun and torch.equal(ask.latents, start[:count]):
-                guidance = None if first.guidance is None else first.guidance[:count]
-                answer = Answer(ask.latents, first.output[:count], guidance)
+            if begun and torch.equal(ask.latents[rows], start[rows]):
+                kept: Kept | None = Kept(first.output[rows], first.take(rows).guidance, 0.0)
             else:
                 kept = memo.find(ask)
-                if kept is None:
-                    _, made = looks.everywhere(ask, count)
-                    kept = memo.keep(ask, made.output, made.guidance, 0.0)
-                answer = Answer(ask.latents, kept.output, kept.guidance)
-            ask = calls.send(answer)
+            if kept is None:
+                _, made = looks.everywhere(ask, rows)
+                kept = memo.keep(ask, made.output, made.guidance, 0.0)
+            ask = calls.send(kept.to(ask))
     except StopIteration:
         return
 
@@ -158,12 +156,11 @@ class _Looks:
     def say(self, text: str) -> None:
         self.bar.update(self.task, description=text)
 
-    def everywhere(self, ask: Ask | None, count: int) -> tuple[Tensor, Answer]:
-        """Latents that the network was shown, and what it said, for the first trajectories."""
+    def everywhere(self, ask: Ask | None, rows: Tensor) -> tuple[Tensor, Answer]:
+        """Latents that the network was shown, and what it said, for some trajectories."""
         parts = []
-        for first in range(0, count, self.batch_size):
-            rows = range(first, min(first + self.batch_size, count))
-            parts.append(self._once(rows, ask))
+        for batch in rows.split(self.batch_size):
+            parts.append(self._once(batch.tolist(), ask))
             self.bar.advance(self.task)
         outputs = [answer.output.float().cpu() for answer in parts]
         known = [a.guidance.float().cpu() for a in parts if a.guidance is not None]

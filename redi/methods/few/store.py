@@ -38,7 +38,7 @@ class Cost:
         try:
             ask = next(calls)
             while True:
-                self.calls += len(ask.latents)
+                self.calls += len(ask.latents) if ask.rows is None else len(ask.rows)
                 ask = calls.send((yield ask))
         except StopIteration as end:
             return end.value
