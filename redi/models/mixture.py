@@ -105,7 +105,7 @@ class MixtureModel:
             if len(latents) != len(mask):
                 raise ValueError(f"{len(latents)} latents for {len(mask)} prompts")
             with self.meter.measure(len(latents)):
-                level = self.alpha[int(timestep)], self.sigma[int(timestep)]
+                level = self.level(float(timestep))
                 within = self.noise(latents, *level, mask)
                 if self.guidance_scale == 1:
                     return within
@@ -115,6 +115,16 @@ class MixtureModel:
                 return without + self.guidance_scale * (within - without)
 
         return predict
+
+    def level(self, timestep: float) -> tuple[Tensor, Tensor]:
+        """alpha and sigma; between two timesteps, `log(sigma / alpha)` is linear."""
+        below, share = int(timestep), timestep % 1
+        if not share:
+            return self.alpha[below], self.sigma[below]
+        near, far = ((self.sigma[t] / self.alpha[t]).log() for t in (below, below + 1))
+        rho = torch.lerp(near, far, share).exp()
+        alpha = 1 / (1 + rho.square()).sqrt()
+        return alpha, rho * alpha
 
     def noise(self, latents: Tensor, alpha: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
         """Exact unguided noise prediction `sigma (x - alpha sum_m r_m mu_m) / v`.

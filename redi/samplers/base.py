@@ -137,6 +137,10 @@ class Sampler(ABC):
         """What the network's input is divided by at a call of an update; None: by nothing."""
         return None
 
+    def divisor_at(self, sigma: Tensor) -> Tensor | None:
+        """What the network's input is divided by at any level; None: by nothing."""
+        return None
+
     def _put_away(self) -> Any:
         """What the scheduler in use remembers between two calls of one update."""
         memory = vars(self.active)
@@ -215,6 +219,12 @@ class Sampler(ABC):
     def call_noise(self, output: Tensor, latents: Tensor, step: int, number: int) -> Tensor:
         """The output of network call `number` of update `step` as a noise prediction."""
         return self._as_noise(output, latents, *self._call_level(step, number))
+
+    def clean(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+        """The network output at a level as predicted clean latents."""
+        if self.scheduler.config.get("prediction_type") == "flow_prediction":
+            return latents - sigma * output  # also where alpha = 0
+        return (latents - sigma * self._as_noise(output, latents, alpha, sigma)) / alpha
 
     def _call_level(self, step: int, number: int) -> tuple[float, float]:
         """`(alpha, sigma)` of the latents that a network call is made on: a later call of an

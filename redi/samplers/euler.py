@@ -24,7 +24,10 @@ class Euler(Sampler):
         self.scheduler.is_scale_input_called = True  # `divisor` does it
 
     def divisor(self, step: int, number: int) -> Tensor:
-        return (self._call_sigma(step, number) ** 2 + 1) ** 0.5
+        return self.divisor_at(self._call_sigma(step, number))
+
+    def divisor_at(self, sigma: Tensor) -> Tensor:
+        return (sigma**2 + 1) ** 0.5
 
     def _call_sigma(self, step: int, number: int) -> Tensor:
         """The scheduler's own level of a network call."""

@@ -36,6 +36,9 @@ class FlowEuler(Sampler):
     def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         return latents + alpha * output
 
+    def clean(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+        return latents - sigma * output  # also where alpha = 0
+
 
 class FlowHeun(FlowEuler):
     """`FlowMatchHeunDiscreteScheduler`: two calls per update, one in the last."""
