@@ -18,10 +18,13 @@ from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.methods import METHODS, Fitted, Method, Query, Setup, register
 from redi.methods.corrected import Adaptive, Corrected, Recipe
+from redi.methods.dc import DCSolver
+from redi.methods.pas import PAS
 from redi.methods.placed import Placed
 from redi.methods.plain import Plain, Switch
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve
+from redi.methods.span import Span
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import Calls, build_scheduler
 from redi.verbs.assemble import check, noise_from, prompts_from
@@ -42,6 +45,9 @@ def settings() -> dict[str, Method]:
         "corrected": Corrected(3, RECIPE),
         "placed": Placed(3, "ddim", "late1.6"),
         "adaptive": Adaptive((2, 4), RECIPE, tolerance=0.3, risk=0.4),
+        "dc_solver": DCSolver(4),
+        "pas": PAS(3, order=2, tolerance=0),
+        "span": Span(3, sweeps=2),
     }
     for name, kind in METHODS.items():
         if issubclass(kind, ReDi):

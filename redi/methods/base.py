@@ -174,6 +174,9 @@ class Method(ABC):
 class Fitted(Method):
     """A method that is fitted to the trajectories of a KB once; the fit is kept beside it."""
 
+    #: whether it is trained through whole runs, which asks for many more calls than one fit to them
+    end_to_end: ClassVar[bool] = False
+
     @abstractmethod
     def path(self, setup: Setup) -> Path:
         """Where the fit lies, by everything that it depends on."""

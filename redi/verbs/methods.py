@@ -21,7 +21,9 @@ def rows() -> list[tuple[str, str, str]]:
 def about(kind: type[Method]) -> str:
     """The first sentence of a method's docstring, and whether it has to be fitted."""
     first = (inspect.getdoc(kind) or kind.title).split("\n\n")[0].replace("\n", " ")
-    return f"{first} Fitted once." if issubclass(kind, Fitted) else first
+    if not issubclass(kind, Fitted):
+        return first
+    return f"{first} Fitted once{', with many calls' if kind.end_to_end else ''}."
 
 
 def settings(kind: type[Method]) -> str:

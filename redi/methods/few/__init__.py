@@ -6,7 +6,7 @@ by `store.py`; `method.py` makes a method of it.
 """
 
 from redi.methods.few.bases import BASES, Visit, base_step
-from redi.methods.few.method import FewLevels, FittedSolver
+from redi.methods.few.method import FewLevels, FittedLevels, FittedSolver
 from redi.methods.few.plan import Plan
 from redi.methods.few.run import look, walk
 from redi.methods.few.store import Cost, Fit
@@ -17,6 +17,7 @@ __all__ = [
     "Cost",
     "FewLevels",
     "Fit",
+    "FittedLevels",
     "FittedSolver",
     "Plan",
     "Teacher",

@@ -33,17 +33,17 @@ class Visit:
 
 def ddim(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """Euler: `y + h e`."""
-    return _step("ddim", visits[-1:], rho, visits[-1].y)
+    return multistep("ddim", visits[-1:], rho, visits[-1].y)
 
 
 def dpm_solver_pp(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """DPM-Solver++ 2M in data form; first order at the first and the last step."""
-    return _step("dpm_solver_pp", visits[-1:] if last else visits[-2:], rho, visits[-1].y)
+    return multistep("dpm_solver_pp", visits[-1:] if last else visits[-2:], rho, visits[-1].y)
 
 
 def pndm(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """Adams-Bashforth of rising order in `e` (PLMS without its trapezoid start)."""
-    return _step("pndm", visits[-4:], rho, visits[-1].y)
+    return multistep("pndm", visits[-4:], rho, visits[-1].y)
 
 
 def unipc(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
@@ -54,18 +54,18 @@ def unipc(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """
     y = visits[-1].y
     if len(visits) > 1:
-        y = y + _corrector_shift(visits[-3:])
-    return _step("unipc", visits[-1:] if last else visits[-2:], rho, y)
+        y = y + corrector_shift(visits[-3:])
+    return multistep("unipc", visits[-1:] if last else visits[-2:], rho, y)
 
 
-def _step(method: str, used: Sequence[Visit], rho: float, y: Tensor) -> Tensor:
+def multistep(method: str, used: Sequence[Visit], rho: float, y: Tensor) -> Tensor:
     """The method's update of `y` to `rho` with the predictions of some visits, oldest first."""
     newest = used[::-1]
     update = METHODS[method]([visit.rho for visit in newest], rho)
     return update.apply(y, [v.clean if update.data_form else v.noise for v in newest])
 
 
-def _corrector_shift(visits: Sequence[Visit]) -> Tensor:
+def corrector_shift(visits: Sequence[Visit]) -> Tensor:
     """UniC less UniP for the step to the last visit, from it and the one or two before."""
     levels, clean = [v.rho for v in visits[::-1]], [v.clean for v in visits[::-1]]
     corrector = unipc_corrector(levels)

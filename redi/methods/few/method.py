@@ -19,8 +19,8 @@ from redi.methods.few.teacher import Teacher
 from redi.samplers import Calls
 
 
-class FewLevels(Method):
-    """One call at each of a few levels of the KB's sampler, then one large step."""
+class OnLevels(Method):
+    """A few calls from the noise on which the KB's sampler starts."""
 
     own_levels = True
 
@@ -41,6 +41,10 @@ class FewLevels(Method):
     def timesteps(self) -> list[Tensor]:
         return [self.plan.timestep(level) for level in self.plan.asked]
 
+
+class FewLevels(OnLevels):
+    """One call at each of a few levels of the KB's sampler, then one large step."""
+
     def run(self, query: Query) -> Calls[Tensor]:
         def step(level: int, visits: Sequence[Visit]) -> Tensor:
             return self.step(level, visits, query.partitions)
@@ -57,11 +61,11 @@ class FewLevels(Method):
 
 
 @dataclass
-class FittedSolver(FewLevels, Fitted):
-    """A solver on few levels whose numbers are fitted to the trajectories of a KB.
+class FittedLevels(OnLevels, Fitted):
+    """What is fitted on few levels: numbers, learned from the trajectories of a KB.
 
-    A subclass fits named tensors (`fit_to`) and makes a step with them (`step`, which reads
-    `self.fit.tensors`). Levels, calls, cost and files are cared for here.
+    A subclass fits named tensors (`fit_to`) and runs with them, once `take` made what runs use of
+    `self.fit`. Levels, calls, cost and files are cared for here.
     """
 
     #: network calls
@@ -103,6 +107,10 @@ class FittedSolver(FewLevels, Fitted):
         kb = self.setup.needs_kb(self.name)
         found = load_fit(self.path(self.setup), self.setup.sampler, fitted_to(kb))
         self.fit = found.to(self.setup.device)
+        self.take()
+
+    def take(self) -> None:
+        """Make of `self.fit` what runs use."""
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -112,6 +120,11 @@ class FittedSolver(FewLevels, Fitted):
             "levels": list(self.plan.steps),
             **fit_columns(self.fit.cost, self.fit.numbers),
         }
+
+
+@dataclass
+class FittedSolver(FewLevels, FittedLevels):
+    """A solver on few levels whose steps have numbers that are fitted (`fit_to`, `step`)."""
 
 
 def fit_columns(cost: Cost, numbers: int) -> dict[str, Any]:
