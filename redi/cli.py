@@ -30,6 +30,7 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi methods                     every way to spend network calls, with its settings
   redi calibrate [calibration.pictures=N]
                                    how hard sampling is: errors of plain samplers at 3 to 50 calls
+  redi doctor                      what is installed and found here, and what is missing for what
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
 Keys people change first:
@@ -49,7 +50,7 @@ Keys people change first:
 
 VERBS = (
     *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
-    "report",
+    *("report", "doctor"),
 )
 
 
@@ -77,6 +78,8 @@ def main() -> None:
             _experiments(rest)
         elif verb == "methods":
             _methods(rest)
+        elif verb == "doctor":
+            _doctor(rest)
         elif verb == "kb":
             _kb(rest)
         elif verb == "train":
@@ -254,6 +257,12 @@ def _methods(arguments: list[str]) -> None:
     from redi.verbs.methods import show_methods
 
     show_methods(arguments, _console())
+
+
+def _doctor(arguments: list[str]) -> None:
+    from redi.verbs.doctor import doctor
+
+    doctor(arguments, _console())
 
 
 def _theory(config: Any) -> None:

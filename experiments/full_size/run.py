@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import redi
 from redi.data.noise import NoisePolicy
-from redi.embedded.tokenizer import train_tokenizer
 from redi.methods import Query, Setup
 from redi.methods.plain import Full
 from redi.methods.redi import ReDi
 from redi.methods.solve import solve
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import adapt
+from redi.verbs.assemble import EMBEDDED_MODEL
 
 GUIDANCE, KNOWN, ASKED = 7.5, "a red fox", "a blue car"
 
@@ -68,7 +68,7 @@ def build(dtype: torch.dtype) -> StableDiffusionPipeline:
     pipe = StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=encoder.eval(),
-        tokenizer=train_tokenizer(),
+        tokenizer=CLIPTokenizer.from_pretrained(EMBEDDED_MODEL / "tokenizer"),
         unet=unet.eval(),
         scheduler=scheduler,
         safety_checker=None,

@@ -40,14 +40,14 @@ def check_logger(config: LoggerConfig) -> None:
     if config.name == "wandb":
         if config.mode not in ("offline", "online"):
             raise unknown(f"logger.mode={config.mode!r}", str(config.mode), ("offline", "online"))
-        if config.mode == "online" and not _logged_in():
+        if config.mode == "online" and not logged_in():
             raise UsageError(
                 "logger.mode=online finds no login: run 'wandb login', set WANDB_API_KEY, or use "
                 "logger.mode=offline"
             )
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether Weights & Biases would find a key: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True

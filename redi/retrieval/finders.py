@@ -9,6 +9,7 @@ import numpy as np
 
 from redi.errors import UsageError
 from redi.lazy import Tensor, torch
+from redi.retrieval.builds import load_faiss
 from redi.retrieval.keys import Keys
 from redi.retrieval.partitions import require_finite_keys
 from redi.retrieval.projection import Projection
@@ -81,8 +82,7 @@ class Partial:
 
     @one_thread()
     def find(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-
+        faiss = load_faiss()
         asked, threads = self.projection(queries).numpy(), faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
@@ -122,17 +122,14 @@ def _rows(keys: Keys, rows: Tensor) -> Tensor:
 
 def serialized(index: faiss.Index) -> Tensor:
     """The bytes of an index: uint8 (n,)."""
-    import faiss
-
-    return torch.from_numpy(faiss.serialize_index(index))
+    return torch.from_numpy(load_faiss().serialize_index(index))
 
 
 def deserialized(data: Tensor) -> faiss.Index:
     """The index of `serialized`, which goes on using the memory of `data`."""
-    import faiss
-
+    faiss = load_faiss()
     array = data.numpy()
-    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(array), len(array))  # type: ignore[attr-defined]
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(array), len(array))
     try:
         index: Any = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
         if index.d != WIDTH:
@@ -148,8 +145,7 @@ def deserialized(data: Tensor) -> faiss.Index:
 
 def build_partial(kind: str, coordinates: np.ndarray) -> faiss.Index:
     """A FAISS index of `kind` over coordinates (N, width), trained on them alone."""
-    import faiss
-
+    faiss = load_faiss()
     width = coordinates.shape[1]
     if kind == "hnsw":
         graph = faiss.IndexHNSWFlat(width, 32)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from redi.errors import UsageError
 from redi.lazy import Tensor, torch
+from redi.retrieval.builds import load_faiss
 from redi.retrieval.partitions import PartitionedSearch, require_finite_keys
-
-if TYPE_CHECKING:
-    import faiss
 
 _EXTRA = 8  # candidates beyond H: FAISS's expanded norms may swap near ties
 _BLOCK = 256  # keys centred at a time
@@ -24,13 +22,12 @@ class ExactSearch(PartitionedSearch):
     """
 
     def __init__(self, keys: Tensor, partitions: np.ndarray) -> None:
-        import faiss  # 34 MB that a search through principal components does without
-
+        faiss = load_faiss()  # 34 MB that a search through principal components does without
         super().__init__(partitions)
         self.keys = keys.flatten(1)  # (K, D)
         require_finite_keys(self.keys, torch.arange(len(self.keys)))
         self.centre = torch.mean(self.keys, 0, dtype=torch.float64)
-        self.indexes: dict[int, faiss.IndexFlatL2] = {}
+        self.indexes: dict[int, Any] = {}
         for part, members in self.members.items():
             self.indexes[part] = faiss.IndexFlatL2(self.keys.shape[1])
             for rows in members.split(_BLOCK):

@@ -11,8 +11,8 @@ from typing import Any
 from redi.lazy import torch
 
 _PACKAGES = (
-    "redi", "torch", "diffusers", "transformers", "lightning", "hydra-core", "faiss-cpu",
-    "torchmetrics", "numpy", "scipy", "safetensors", "pyarrow",
+    "redi", "torch", "diffusers", "transformers", "lightning", "hydra-core",
+    "faiss-gpu-cu12", "faiss-cpu", "torchmetrics", "numpy", "scipy", "safetensors", "pyarrow",
 )  # fmt: skip
 
 
