@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
 
 import redi
 from experiments.full_size.run import build
