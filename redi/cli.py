@@ -30,6 +30,7 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi methods                     every way to spend network calls, with its settings
   redi calibrate [calibration.pictures=N]
                                    how hard sampling is: errors of plain samplers at 3 to 50 calls
+                                   (or: redi experiment=calibration)
   redi doctor                      what is installed and found here, and what is missing for what
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
@@ -52,6 +53,7 @@ VERBS = (
     *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
     *("report", "doctor"),
 )
+CALIBRATION = "experiment=calibration"
 
 
 def main() -> None:
@@ -66,6 +68,8 @@ def main() -> None:
             _fail(f"{told} (redi --help)")
         arguments = ["run", *arguments]
     verb, rest = arguments[0], arguments[1:]
+    if verb == "run" and CALIBRATION in rest:  # the one experiment that is no sweep of runs
+        verb, rest = "calibrate", [argument for argument in rest if argument != CALIBRATION]
     if {"-h", "--help"} & set(rest):
         print(kb_help(rest[0]) if verb == "kb" else HELP, end="")
         return

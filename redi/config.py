@@ -300,7 +300,7 @@ class TrainConfig:
         default_factory=lambda: StageConfig(4400, 64, 6e-4, 100, 600, 0.01, 8192, 5, 300)
     )
     evaluator: StageConfig = field(
-        default_factory=lambda: StageConfig(4400, 64, 8e-4, 60, 900, 0.05, 4096, 1, 400)
+        default_factory=lambda: StageConfig(5500, 512, 8e-4, 200, 1100, 0.05, 16384, 4, 400)
     )
 
 

@@ -32,7 +32,8 @@ SMALL = CalibrationConfig(
     checked_pictures=2,
     long_calls=[],
     judged=6,
-    judged_runs=["dpm_solver_pp@2", "ddim@3"],
+    judged_guidance=[7.5],
+    judged_runs=["dpm_solver_pp@2", "ddim@3", "ddim@3+noise", "ddim@3+bfloat16"],
 )
 
 
@@ -65,9 +66,13 @@ def test_errors_are_those_of_runs_made_by_hand_and_blocks_are_measured_once(tmp_
 
     pictures = json.loads((tmp_path / "pictures.json").read_text())
     assert [row["run"] for row in pictures] == [
-        *("real scenes", "dpm_solver_pp@2", "ddim@3", "ddim@3 minus dpm_solver_pp@2")
+        *("real scenes", "dpm_solver_pp@2", "ddim@3", "ddim@3+noise", "ddim@3+bfloat16"),
+        *("ddim@3 minus dpm_solver_pp@2", "ddim@3+noise minus ddim@3"),
+        "ddim@3+bfloat16 minus ddim@3",
     ]
-    difference = pictures[3]["clip_score"]
+    difference, *floors = (row["clip_score"] for row in pictures[5:])
+    assert all(floor["mean"] != 0 for floor in floors) and (tmp_path / "pictures.png").is_file()
+    assert 0 < abs(floors[1]["high"] - floors[1]["low"]) < floors[0]["high"] - floors[0]["low"]
     assert difference["mean"] == pytest.approx(
         pictures[2]["clip_score"]["mean"] - pictures[1]["clip_score"]["mean"]
     )

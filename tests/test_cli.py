@@ -177,6 +177,15 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in cli.VERBS)
 
 
+def test_the_calibration_is_an_experiment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(cli, "_hydra", lambda name, rest, job: jobs.append((name, rest)))
+    for words in (["calibrate", "threads=1"], ["experiment=calibration", "threads=1"]):
+        monkeypatch.setattr(sys, "argv", ["redi", *words])
+        cli.main()
+    assert jobs == [("calibrate", ["threads=1"])] * 2
+
+
 def test_the_configuration_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     redi("run", "--cfg", "job", "kb.size=12")
     assert "size: 12" in capsys.readouterr().out

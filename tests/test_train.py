@@ -19,6 +19,7 @@ from redi.embedded import training
 from redi.embedded.autoencoder import TrainAutoencoder, new_autoencoder
 from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.diffusion import TrainDiffusion
+from redi.embedded.scenes import ATTRIBUTES
 from redi.embedded.stream import PIECE, Painters, Span, paint
 from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig, fit, learning_rate, rows_of
@@ -252,5 +253,5 @@ def test_the_shipped_weights_are_small_and_load_in_plain_diffusers() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(EMBEDDED_MODEL)
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float32}
     accuracies = Evaluator.load(EMBEDDED_EVALUATOR).accuracies
-    names = ("object", "background", "style", "size", "place")
-    assert all(accuracies[name] >= 0.95 for name in names)
+    assert set(accuracies) == {*ATTRIBUTES, "all"}
+    assert all(accuracy >= 0.95 for accuracy in accuracies.values())

@@ -21,8 +21,8 @@ def new_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 128),
-        layers_per_block=1,  # the decoder always has one more
+        block_out_channels=(48, 48, 48),
+        layers_per_block=0,  # the decoder always has one more
         latent_channels=4,
         norm_num_groups=16,
         sample_size=64,

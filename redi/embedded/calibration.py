@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from redi.embedded.calibration_config import CalibrationConfig
+from redi.embedded.calibration_config import CalibrationConfig, JudgedRun
 from redi.embedded.captions import CAPTIONS, prompts
 from redi.errors import UsageError
 from redi.files import write_durably
@@ -66,10 +66,13 @@ def check(config: CalibrationConfig) -> None:
             raise UsageError(f"calibration.samplers has {text!r}: write name or name:order")
         check_options(name, SamplerOptions(SPACING, int(order) if order else None))
     for text in config.judged_runs:
-        name, _, calls = text.partition("@")
-        if not calls.isdigit() or int(calls) < 1:
-            raise UsageError(f"calibration.judged_runs has {text!r}: write name[:order]@calls")
-        check_options(name.partition(":")[0], SamplerOptions(SPACING))
+        run = JudgedRun.parse(text)
+        if run is None:
+            raise UsageError(
+                f"calibration.judged_runs has {text!r}: write name[:order]@calls, and +noise or "
+                "+bfloat16 behind it for a floor"
+            )
+        check_options(run.sampler.partition(":")[0], SamplerOptions(SPACING))
     if config.judged == 1:
         raise UsageError("calibration.judged=1 has no interval: use at least 2, or 0 for none")
 

@@ -27,7 +27,7 @@ from redi.embedded.warm_start import carried_over
 from redi.metrics.evaluator import tokenize
 
 CAPTION_DROPOUT = 0.1
-EMA_DECAY = 0.999
+EMA_DECAY = 0.998
 SHEET = 48  # prompts
 WIDTH = 128  # of the text encoder
 _ANY_BACKEND = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

@@ -23,7 +23,7 @@ from redi.embedded.calibration import (
     place_of,
     sampler_called,
 )
-from redi.embedded.calibration_config import CalibrationConfig
+from redi.embedded.calibration_config import CalibrationConfig, JudgedRun
 from redi.embedded.captions import prompts
 from redi.embedded.scenes import ATTRIBUTES
 from redi.embedded.stream import scene_batches
@@ -37,6 +37,7 @@ from redi.models.content import content_hash
 from redi.models.text_to_image import TextToImageModel
 
 _ROWS = 64  # pictures of one block
+_OTHER_NOISE = 1_000  # added to the seed
 _RESAMPLES = 200
 _REAL_SEED = 3  # the real scenes that FD-scene compares with elsewhere
 
@@ -63,7 +64,7 @@ def judge(
         for text in config.judged_runs:
             parts = []
             for start in range(0, config.judged, _ROWS):
-                path = place / f"{text.replace(':', '-')}-{start}.parquet"
+                path = place / f"{text.replace(':', '-').replace('+', '-')}-{start}.parquet"
                 with claimed(path.with_suffix(".lock")) as mine:
                     if mine and not path.is_file():
                         table = _pictures(model, evaluator, config, text, start)
@@ -84,12 +85,18 @@ def _pictures(
     stop = min(start + _ROWS, config.judged)
     said, texts = prompts("query", stop, config.seed, "open")
     said, texts = said[start:], texts[start:]
-    name, _, calls = text.partition("@")
-    sampler = sampler_called(name, model.scheduler_config, int(calls))
+    run = JudgedRun.parse(text)
+    if run is None:
+        raise ValueError(f"{text!r} is no run")
+    sampler = sampler_called(run.sampler, model.scheduler_config, run.calls)
     if sampler is None:
         raise ValueError(f"{text} needs more calls")
-    noise = initial_noise(model, start, stop - start, config.seed)
-    latents = sampler.finish(sampler.initial(noise), model.predictor(model.encode(texts))).latents
+    seed = config.seed + (_OTHER_NOISE if run.floor == "noise" else 0)
+    noise = initial_noise(model, start, stop - start, seed)
+    coarse = torch.autocast(model.device.type, torch.bfloat16, enabled=run.floor == "bfloat16")
+    with coarse:
+        predict = model.predictor(model.encode(texts))
+        latents = sampler.finish(sampler.initial(noise), predict).latents.float()
     images = model.decode(latents).to(evaluator.device)
     columns = {k: v.tolist() for k, v in attribute_hits(images, said, evaluator).items()}
     columns["clip_score"] = evaluator.clip_score(images, texts).tolist()
@@ -100,34 +107,34 @@ def _pictures(
 def summary(
     found: dict[float, dict[str, dict[str, np.ndarray]]], evaluator: Evaluator, count: int
 ) -> list[dict[str, Any]]:
-    """Scores of every run, floors of real scenes, and paired differences of neighbouring runs."""
+    """Scores of every run, floors, and paired differences of runs that follow each other.
+
+    The first row compares two halves of as many real scenes: what a perfect model would reach.
+    """
     real, other = (_real_features(evaluator, count, seed) for seed in (_REAL_SEED, 4))
-    rows = [
-        {"run": "real scenes", **_distances(other, real)},
-    ]
+    rows: list[dict[str, Any]] = [{"run": "real scenes", **_distances(other, real)}]
     for scale, runs in found.items():
         for text, columns in runs.items():
             scores = {name: _score(columns[name]) for name in (*ATTRIBUTES, "all", "clip_score")}
-            rows.append(
-                {
-                    "run": text,
-                    "guidance": scale,
-                    **scores,
-                    **_distances(columns["features"], real),
-                }
-            )
-        for (few, less), (many, more) in zip(
-            list(runs.items()), list(runs.items())[1:], strict=False
-        ):
-            differences = {
-                name: _plain(bootstrap_mean(more[name] - less[name]))
-                for name in ("all", "clip_score")
-            }
-            differences["fd_scene"] = _plain(
-                _paired_distance(more["features"], less["features"], real)
-            )
-            rows.append({"run": f"{many} minus {few}", "guidance": scale, **differences})
+            distances = _distances(columns["features"], real)
+            rows.append({"run": text, "guidance": scale, **scores, **distances})
+        whole = [text for text in runs if "+" not in text]
+        pairs = list(zip(whole[1:], whole, strict=False))
+        pairs += [(text, text.partition("+")[0]) for text in runs if "+" in text]
+        for one, other_run in pairs:
+            if other_run in runs:
+                told = {"run": f"{one} minus {other_run}", "guidance": scale}
+                rows.append(told | _differences(runs[one], runs[other_run], real))
     return rows
+
+
+def _differences(
+    one: dict[str, np.ndarray], other: dict[str, np.ndarray], real: np.ndarray
+) -> dict[str, Any]:
+    found = {
+        name: _plain(bootstrap_mean(one[name] - other[name])) for name in ("all", "clip_score")
+    }
+    return found | {"fd_scene": _plain(_paired_distance(one["features"], other["features"], real))}
 
 
 def _real_features(evaluator: Evaluator, count: int, seed: int) -> np.ndarray:
@@ -148,9 +155,9 @@ def _plain(estimate: Estimate) -> dict[str, float]:
     return {k: v for k, v in asdict(estimate).items() if k != "draws"}
 
 
-def _distances(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+def _distances(features: np.ndarray, real: np.ndarray) -> dict[str, Any]:
     return {
-        "fd_scene": _frechet(features, real),
+        "fd_scene": _plain(_interval(lambda rows: _frechet(features[rows], real), len(features))),
         "kid_scene": kernel_distance(features, real),
         "precision": float(covered(features, real, radii(real)).mean()),
         "recall": float(covered(real, features, radii(features)).mean()),
@@ -164,12 +171,20 @@ def _frechet(features: np.ndarray, real: np.ndarray) -> float:
 
 def _paired_distance(first: np.ndarray, second: np.ndarray, real: np.ndarray) -> Estimate:
     """Difference of two sets' distances to real scenes, prompts resampled together."""
-    rng, count = np.random.default_rng(0), len(first)
-    estimate = _frechet(first, real) - _frechet(second, real)
-    draws = []
-    for _ in range(_RESAMPLES):
-        rows = rng.integers(count, size=count)
-        draws.append(_frechet(first[rows], real) - _frechet(second[rows], real))
+    return _interval(
+        lambda rows: _frechet(first[rows], real) - _frechet(second[rows], real), len(first)
+    )
+
+
+def _interval(statistic: Callable[[np.ndarray], float], count: int) -> Estimate:
+    """A statistic of `count` prompts with its bootstrap interval.
+
+    A Frechet distance grows when prompts repeat; the draws are moved so that their mean is the
+    estimate.
+    """
+    rng = np.random.default_rng(0)
+    estimate = statistic(np.arange(count))
+    draws = [statistic(rng.integers(count, size=count)) for _ in range(_RESAMPLES)]
     spread = np.array(draws) - np.mean(draws) + estimate
     low, high = np.quantile(spread, [0.025, 0.975])
     return Estimate(estimate, float(low), float(high), count)

@@ -1,4 +1,4 @@
-"""`redi calibrate`: the error of plain samplers, as a table and a plot beside published figures."""
+"""`redi calibrate`: errors of plain samplers beside published figures, and pictures judged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
 from redi.config import CalibrateConfig
 from redi.embedded.calibration import blocks_of, calibrate, check, points
+from redi.embedded.calibration_config import JudgedRun
 from redi.embedded.judged import judge, judged_blocks, summary
 from redi.files import write_durably, write_json
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
@@ -55,6 +57,7 @@ def calibrate_job(config: CalibrateConfig, console: Console) -> Path:
         found = judge(model_at, evaluator, chosen, folder, done)
         pictures = summary(found, evaluator, chosen.judged)
         write_json(folder / "pictures.json", pictures)
+        write_durably(folder / "pictures.png", lambda path: plot_pictures(pictures, path))
     rows = table.to_pylist()
     write_durably(folder / "points.png", lambda path: plot(rows, path))
     write_json(
@@ -120,3 +123,56 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
+
+
+#: what a plot of judged pictures shows: column, title
+_JUDGED = (
+    ("all", "everything said is shown"),
+    ("clip_score", "CLIP score"),
+    ("fd_scene", "FD-scene"),
+    ("kid_scene", "KID"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+)
+
+
+def plot_pictures(rows: list[dict[str, Any]], path: Path) -> None:
+    """Each metric over calls, a line per guidance scale; bands: the run with the most calls."""
+    judged = [row for row in rows if "guidance" in row and "minus" not in row["run"]]
+    figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6), sharex=True)
+    for axis, (name, title) in zip(axes.flat, _JUDGED, strict=True):
+        for colour, scale in enumerate(dict.fromkeys(row["guidance"] for row in judged)):
+            told = [
+                (run.calls, _with_interval(row[name]))
+                for row in judged
+                if row["guidance"] == scale and (run := JudgedRun.parse(row["run"]))
+                if not run.floor and row[name] is not None
+            ]
+            told.sort()
+            calls = [at for at, _ in told]
+            middle, low, high = zip(*(values for _, values in told), strict=True)
+            errors = [np.subtract(middle, low), np.subtract(high, middle)]
+            axis.errorbar(
+                calls, middle, errors, marker=".", color=f"C{colour}", label=f"guidance {scale:g}"
+            )
+            axis.axhspan(low[-1], high[-1], color=f"C{colour}", alpha=0.12)
+        if name in rows[0]:  # two halves of the real scenes
+            axis.axhline(_with_interval(rows[0][name])[0], color="k", ls=":", label="real scenes")
+        axis.set(title=title, xscale="log")
+        axis.grid(alpha=0.3)
+    ticks = sorted({run.calls for row in judged if (run := JudgedRun.parse(row["run"]))})
+    for axis in axes[-1]:
+        axis.set_xlabel("network calls")
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+    handles, labels = axes[0, 2].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), fontsize=8)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _with_interval(value: Any) -> tuple[float, float, float]:
+    if isinstance(value, dict):
+        return value["mean"], value["low"], value["high"]
+    return value, value, value
