@@ -144,10 +144,10 @@ class CorrectionConfig:
 
     #: network calls of each corrected run; empty: none
     calls: list[int] = each([], 1)
-    #: plain samplers that run with as many calls: name[:order][:karras][:spacing], or
-    #: name:lateP, on levels placed as corrected ones
+    #: what runs with as many calls: samplers name[:order][:karras][:spacing], plain solvers on
+    #: placed levels base:levels[:analytic], fitted ones name[:setting=value...]
     against: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp"])
-    #: ddim | dpm_solver_pp | pndm | unipc: what is corrected
+    #: what is corrected: ddim, dpm_solver_pp, unipc, deis, ipndm, ipndm_v, ...
     base: str = "ddim"
     #: visited: fitted where corrected runs get to; exact: on the reference trajectories
     states: str = "visited"
@@ -174,7 +174,8 @@ class CorrectionConfig:
     patches: list[int] = each([1, 3], 1)
     #: groups of trajectories that the local map's choices leave out in turn
     folds: int = within(8, 2)
-    #: where the calls lie: even, karras, lateP (long strides first for P > 1)
+    #: where the calls lie: even, karras, polyP, lateP (long strides first for P > 1), ays, dmn,
+    #: or a placement that is fitted: gits, gits_l2, oss, olss
     levels: list[str] = field(default_factory=lambda: ["even", "late1.4", "late1.8", "late2.3"])
     #: trajectories that the alternatives of `levels` are tried on
     trials: int = within(64, 2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import diffusers
     import torch
-    from scipy import linalg, stats
+    from scipy import linalg, optimize, stats
     from scipy.spatial import distance
     from torch import Tensor
     from torch.nn import functional
@@ -28,8 +28,8 @@ else:
 
     torch, functional = Lazy("torch"), Lazy("torch.nn.functional")
     diffusers = Lazy("diffusers")
-    linalg, stats = Lazy("scipy.linalg"), Lazy("scipy.stats")
+    linalg, optimize, stats = (Lazy(f"scipy.{name}") for name in ("linalg", "optimize", "stats"))
     distance = Lazy("scipy.spatial.distance")
     Tensor = Any
 
-__all__ = ["Tensor", "diffusers", "distance", "functional", "linalg", "stats", "torch"]
+__all__ = ["Tensor", "diffusers", "distance", "functional", "linalg", "optimize", "stats", "torch"]

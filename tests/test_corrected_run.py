@@ -15,6 +15,8 @@ from redi.verbs.assemble import check
 from redi.verbs.entries import recipe_from
 from redi.verbs.run import main_job
 
+FITTED = ["ddim:gits:analytic", "olss:levels=even", "dode:base=dpm_solver_pp:levels=late1.5"]
+
 
 def corrected(tiny_config: Config, **options: object) -> Config:
     tiny_config.baselines = []
@@ -58,7 +60,8 @@ def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_conver
     tiny_config: Config, tmp_path: Path
 ) -> None:
     config = corrected(
-        tiny_config, against=["dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2"]
+        tiny_config,
+        against=["dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2", *FITTED],
     )
     config.correction.calls = [2, 5]
     config.metrics.converged_steps = 50
@@ -68,11 +71,16 @@ def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_conver
     # PNDM takes one call more than updates, and at least two updates
     assert set(plain) == {
         (name, n)
-        for name in ("dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2")
+        for name in ("dpm_solver_pp:3:karras", "pndm", "ddim:leading", "unipc:late2", FITTED[0])
         for n in (2, 5)
         if (name, n) != ("pndm", 2)
     }
     assert plain["pndm", 5]["steps"] == 4
+    for text in FITTED:
+        for calls in (2, 5):
+            (point,) = [p for p in points if (p["sampler"], p["calls"]) == (text, calls)]
+            assert point["fit_calls"] > 0 < point["fit_seconds"] and point["fit_numbers"] > 0
+            assert point["method"] == ("plain" if text == FITTED[0] else text.split(":")[0])
     full = next(p for p in points if p["method"] == "full")
     assert 0 < full["latent_error_converged"] < plain["ddim:leading", 5]["latent_error_converged"]
 
@@ -100,9 +108,20 @@ def test_bad_settings_are_refused_before_any_work(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ddim:3", "dpm_solver_pp:4", "dpm_solver_pp:fast", "deis:late2", "ddim:late"]
+    "text",
+    [
+        "olss:level=even",
+        "dode:base=dim",
+        "ddim:even:fast",
+        "olss:analytic=1",
+        "ddim:3",
+        "dpm_solver_pp:4",
+        "dpm_solver_pp:fast",
+        "heun:late2",
+        "ddim:late",
+    ],
 )
 def test_a_rival_that_does_not_exist_is_refused(tiny_config: Config, text: str) -> None:
     config = corrected(tiny_config, against=[text])
-    with pytest.raises(UsageError, match="order|does nothing|only ddim|lateP"):
+    with pytest.raises(UsageError, match="order|does nothing|only ddim|lateP|unknown|after|true"):
         recipe_from(config)

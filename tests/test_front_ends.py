@@ -19,6 +19,8 @@ from redi.knowledge_base import KnowledgeBase
 from redi.methods import METHODS, Fitted, Method, Query, Setup, register
 from redi.methods.corrected import Adaptive, Corrected, Recipe
 from redi.methods.dc import DCSolver
+from redi.methods.dode import Dode
+from redi.methods.olss import Olss
 from redi.methods.pas import PAS
 from redi.methods.placed import Placed
 from redi.methods.plain import Plain, Switch
@@ -44,6 +46,8 @@ def settings() -> dict[str, Method]:
         "plain": Plain(4, "dpm_solver_pp", timestep_spacing="trailing"),
         "corrected": Corrected(3, RECIPE),
         "placed": Placed(3, "ddim", "late1.6"),
+        "olss": Olss(3),
+        "dode": Dode(3, "gits", base="dpm_solver_pp"),
         "adaptive": Adaptive((2, 4), RECIPE, tolerance=0.3, risk=0.4),
         "dc_solver": DCSolver(4),
         "pas": PAS(3, order=2, tolerance=0),
@@ -115,6 +119,7 @@ def _config(folder: Path, root: Path) -> Config:
         model=ModelConfig(path=str(folder), batch_size=4),
         kb=KBConfig(root=str(root), size=12, key_step=2, shard_size=4),
         correction=CorrectionConfig(calls=[2, 3, 4], levels=list(RECIPE.levels)),
+        methods={name: one for name, one in settings().items() if isinstance(one, Fitted)},
     )
 
 
@@ -125,6 +130,25 @@ def test_every_method_is_the_same_in_both_front_ends(name: str, bench: Bench) ->
     assert torch.equal(own.latents, piped)
     found = redi.summary(bench.pipe)
     assert found.samples == ASKED and found.network_calls == int(own.calls.sum())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Placed(3, "ipndm_v", "oss", analytic=True),
+        Olss(3, "even", analytic=True),
+        Dode(3, "poly", analytic=True),
+        Corrected(3, RECIPE, analytic=True),
+    ],
+)
+def test_an_analytic_first_step_costs_no_call_in_both_front_ends(
+    method: Fitted, bench: Bench
+) -> None:
+    fit_all([method], bench.setup, noise_from(bench.config), bench.model, lambda _: None)
+    own = bench.own(method)
+    assert torch.equal(own.latents, bench.piped(method))
+    assert own.calls.tolist() == [3] * ASKED
+    assert redi.summary(bench.pipe).network_calls == 3 * ASKED
 
 
 def test_a_hit_and_a_miss_of_one_call_part_ways(bench: Bench) -> None:

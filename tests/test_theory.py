@@ -13,7 +13,6 @@ from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.methods.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
 from redi.methods.corrected import Recipe
-from redi.methods.few.bases import BASES
 from redi.models.mixture import SCHEDULE, MixtureModel
 from redi.retrieval import ESTIMATORS, WEIGHTS
 from redi.samplers import build_sampler
@@ -443,7 +442,7 @@ def test_impossible_settings_are_refused(wrong):
 # -- retrieval-corrected sampling ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("base", sorted(BASES))
+@pytest.mark.parametrize("base", ["ddim", "dpm_solver_pp", "pndm", "unipc"])
 def test_the_recursion_bounds_every_corrected_run(model, prompts, base, monkeypatch):
     monkeypatch.setattr("redi.theory.corrected_block.Recipe", lambda: Recipe(base=base))
     config = replace(CONFIG, correction_calls=(2, 5))

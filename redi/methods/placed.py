@@ -13,6 +13,7 @@ from redi.methods.base import Fitted, Say, Setup, register
 from redi.methods.few.bases import BASES, Visit, base_step
 from redi.methods.few.method import FewLevels, fit_columns
 from redi.methods.few.placement import (
+    check_levels,
     is_fitted_kind,
     levels_path,
     load_levels,
@@ -40,6 +41,11 @@ class Placed(FewLevels, Fitted):
     #: whether the first of calls + 1 steps is made without a call
     analytic: bool = False
 
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+        if self.base not in BASES:
+            raise unknown(f"base={self.base!r}", self.base, BASES)
+
     @property
     def plan(self) -> Plan:
         return self._plan
@@ -60,8 +66,6 @@ class Placed(FewLevels, Fitted):
         yield from place(setup, start, self.calls, self.levels, self.analytic, say)
 
     def load(self) -> None:
-        if self.base not in BASES:
-            raise unknown(f"base={self.base!r}", self.base, BASES)
         self._columns: dict[str, Any] = {}
         if is_fitted_kind(self.levels):
             fit = load_levels(self.setup, self.calls, self.levels, self.analytic)

@@ -67,6 +67,18 @@ _ADAMS_BASHFORTH: tuple[Weights, ...] = (
 )
 
 
+def adams_bashforth_of(visited: Sequence[float], target: float) -> Weights:
+    """Adams-Bashforth weights of order `len(visited)` for steps as they are (iPNDM_v).
+
+    The polynomial in `rho` through the predictions, integrated from the newest level on.
+    """
+    step = target - visited[0]
+    places = [(rho - visited[0]) / step for rho in visited]
+    powers = np.vander(places, len(places), increasing=True).T
+    moments = [1 / (k + 1) for k in range(len(places))]
+    return tuple(float(w) for w in np.linalg.solve(powers, moments))
+
+
 def dpm_solver(visited: Sequence[float], target: float, sign: int) -> Weights:
     """DPM-Solver multistep of order 1 to 3, midpoint form (Lu et al. 2022).
 
@@ -145,6 +157,7 @@ METHODS: dict[str, Callable[[Sequence[float], float], Coefficients]] = {
         ("ddim", "euler", "flow_euler"), lambda rho, to: noise_step(rho[0], to, (1.0,))
     ),
     "pndm": lambda rho, to: noise_step(rho[0], to, adams_bashforth(len(rho))),
+    "ipndm_v": lambda rho, to: noise_step(rho[0], to, adams_bashforth_of(rho, to)),
     "dpm_solver": lambda rho, to: noise_step(rho[0], to, dpm_solver(rho, to, 1)),
     "dpm_solver_pp": lambda rho, to: data_step(rho[0], to, dpm_solver(rho, to, -1)),
     "deis": lambda rho, to: noise_step(rho[0], to, deis(rho, to)),

@@ -114,6 +114,9 @@ def fitted_methods(config: Config) -> list[Fitted]:
                 f"methods.{name}={method!r} is no method: use +methods=NAME with a NAME of "
                 "'redi methods'"
             )
+    for calls in chosen.calls:
+        against = [rival(text, config.sampler.timestep_spacing, calls) for text in chosen.against]
+        found += [method for method in against if isinstance(method, Fitted)]
     return found + [method for method in config.methods.values() if isinstance(method, Fitted)]
 
 

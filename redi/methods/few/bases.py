@@ -31,6 +31,10 @@ class Visit:
         return self.y - self.rho * self.noise
 
 
+#: Visits so far (oldest first), the next level's rho, and whether it is the end, to the next y.
+Base = Callable[[Sequence[Visit], float, bool], Tensor]
+
+
 def ddim(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     """Euler: `y + h e`."""
     return multistep("ddim", visits[-1:], rho, visits[-1].y)
@@ -41,9 +45,36 @@ def dpm_solver_pp(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
     return multistep("dpm_solver_pp", visits[-1:] if last else visits[-2:], rho, visits[-1].y)
 
 
-def pndm(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
-    """Adams-Bashforth of rising order in `e` (PLMS without its trapezoid start)."""
-    return multistep("pndm", visits[-4:], rho, visits[-1].y)
+def deis(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
+    """DEIS of order 2, a polynomial in `log rho`; first order at the first and the last step."""
+    return multistep("deis", visits[-1:] if last else visits[-2:], rho, visits[-1].y)
+
+
+def ipndm(order: int) -> Base:
+    """iPNDM: Adams-Bashforth of rising order in `e` with the weights of equal steps."""
+    return lambda visits, rho, last: multistep("pndm", visits[-order:], rho, visits[-1].y)
+
+
+def ipndm_v(order: int) -> Base:
+    """iPNDM with the weights of the steps as they are (variable-step Adams-Bashforth)."""
+    return lambda visits, rho, last: multistep("ipndm_v", visits[-order:], rho, visits[-1].y)
+
+
+def rx(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
+    """RX-DPM on Euler (Choi et al. 2025): every second step is extrapolated.
+
+    Beside the two steps stands the single long one, made with the first of the two calls. Euler's
+    error over a step grows as its square, so with `r = sum_j (share of step j)^2` the error of the
+    two is `r` times that of the one, and `(two - r one) / (1 - r)` is free of it.
+    """
+    two = ddim(visits, rho, last)
+    if len(visits) % 2:
+        return two
+    start, middle = visits[-2], visits[-1].rho
+    share = (start.rho - middle) / (start.rho - rho)
+    ratio = share**2 + (1 - share) ** 2
+    one = start.y + (rho - start.rho) * start.noise
+    return (two - ratio * one) / (1 - ratio)
 
 
 def unipc(visits: Sequence[Visit], rho: float, last: bool) -> Tensor:
@@ -73,13 +104,20 @@ def corrector_shift(visits: Sequence[Visit]) -> Tensor:
     return corrector.gain * (corrector.combine(clean) - predictor.combine(clean[1:]))
 
 
-#: Base updates by the name of their sampler: visits so far (oldest first), the next level's rho,
-#: and whether it is the end, to the next y.
-BASES: dict[str, Callable[[Sequence[Visit], float, bool], Tensor]] = {
+#: Base updates by the name of their sampler. PNDM without its trapezoid start is iPNDM.
+BASES: dict[str, Base] = {
     "ddim": ddim,
     "dpm_solver_pp": dpm_solver_pp,
-    "pndm": pndm,
+    "pndm": ipndm(4),
     "unipc": unipc,
+    "deis": deis,
+    "ipndm": ipndm(4),
+    "ipndm2": ipndm(2),
+    "ipndm3": ipndm(3),
+    "ipndm_v": ipndm_v(4),
+    "ipndm_v2": ipndm_v(2),
+    "ipndm_v3": ipndm_v(3),
+    "rx": rx,
 }
 
 

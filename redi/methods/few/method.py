@@ -75,6 +75,10 @@ class FittedLevels(OnLevels, Fitted):
     #: whether the first of calls + 1 steps is made without a call (AFS, Dockhorn et al. 2022)
     analytic: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse settings that do not exist, before any work."""
+        check_levels(self.levels)
+
     @property
     def plan(self) -> Plan:
         return self.fit.plan
@@ -103,7 +107,6 @@ class FittedLevels(OnLevels, Fitted):
         save_fit(self.path(setup), Fit(chosen, tensors, cost), fitted_to(setup.needs_kb(self.name)))
 
     def load(self) -> None:
-        check_levels(self.levels)
         kb = self.setup.needs_kb(self.name)
         found = load_fit(self.path(self.setup), self.setup.sampler, fitted_to(kb))
         self.fit = found.to(self.setup.device)

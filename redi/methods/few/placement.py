@@ -16,6 +16,7 @@ from pathlib import Path
 from redi.errors import UsageError
 from redi.lazy import Tensor, torch
 from redi.methods.base import Say, Setup
+from redi.methods.few.dmn import dmn_levels
 from redi.methods.few.plan import Plan, check_calls, check_reference
 from redi.methods.few.store import Cost, Fit, fit_path, fitted_to, load_fit, save_fit
 from redi.methods.few.teacher import Teacher
@@ -63,6 +64,10 @@ def _polynomial(high: float, low: float, strides: int, power: float) -> list[flo
     return [(top + i / strides * (bottom - top)) ** power for i in range(strides + 1)]
 
 
+def _dmn(rho: Tensor, low: float, strides: int, power: float) -> Sequence[int]:
+    return _nearest(rho, dmn_levels(float(rho[0]), low, strides, power))
+
+
 def _table(levels: Sequence[float]) -> Formula:
     """A published table: another number of strides by linear interpolation of the logarithm."""
 
@@ -88,6 +93,7 @@ _PLAIN: dict[str, _Plain] = {
     "poly": _Plain(_poly, 7.0, True),
     "ays": _Plain(_table(_AYS), 0.0),
     "ays_xl": _Plain(_table(_AYS_XL), 0.0),
+    "dmn": _Plain(_dmn, 2.0),
 }
 _FITTED: dict[str, Search] = {}
 
@@ -104,12 +110,17 @@ def placement(name: str) -> Callable[[Search], Search]:
 
 def check_levels(levels: str, told: str = "levels") -> None:
     """Refuse a placement that does not exist; `told` is where the user named it."""
-    if levels not in _FITTED and _read(levels) is None:
+    if not is_placement(levels):
         plain = [name + "P" * kind.takes_number for name, kind in _PLAIN.items()]
         raise UsageError(
             f"{told} has {levels!r}; use one of {', '.join([*plain, *_FITTED])}, with a number P "
             "above zero, such as late1.5"
         )
+
+
+def is_placement(levels: str) -> bool:
+    """Whether there is a placement of this name."""
+    return levels in _FITTED or _read(levels) is not None
 
 
 def is_fitted_kind(levels: str) -> bool:

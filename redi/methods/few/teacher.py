@@ -9,6 +9,8 @@ from redi.knowledge_base import KnowledgeBase
 from redi.lazy import Tensor, torch
 from redi.methods.base import Setup
 from redi.methods.few.plan import Plan
+from redi.methods.few.run import look
+from redi.samplers import Calls
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Teacher:
                 "leave it out ('redi kb subset')"
             )
         return y
+
+    def path(self) -> Calls[tuple[list[Tensor], list[Tensor]]]:
+        """`y` after 0 .. N updates, and what the network says at all but the last of them."""
+        sampler = self.setup.sampler
+        whole = Plan(sampler, tuple(range(sampler.num_steps + 1)))
+        states = [self.state(step) for step in whole.steps]
+        noises = []
+        for level in whole.asked:
+            visit, _ = yield from look(whole, level, states[level], self.start)
+            noises.append(visit.noise)
+        return states, noises
 
     def first(self, count: int) -> Teacher:
         """The same with fewer trajectories."""

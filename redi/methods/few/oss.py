@@ -1,0 +1,50 @@
+"""OSS levels: the path on which a student's own Euler run stays nearest to the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redi.lazy import Tensor
+from redi.methods.few.placement import placement
+from redi.methods.few.plan import Plan
+from redi.methods.few.run import look
+from redi.methods.few.teacher import Teacher
+from redi.samplers import Calls
+
+_TRIALS = 16  # trajectories; each asks for about N calls per stride
+
+
+@placement("oss")
+def oss(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
+    """Optimal stepsize search (Pei et al. 2025): dynamic programming on visited states.
+
+    For every level and number of jumps the best student state is carried on: that of the
+    predecessor from which the Euler jump ends nearest to the teacher's state.
+    """
+    teacher = teacher.first(_TRIALS)
+    sampler = teacher.setup.sampler
+    whole = Plan(sampler, tuple(range(sampler.num_steps + 1)))
+    rho, last = whole.rho.tolist(), sampler.num_steps
+    truth = [teacher.state(step) for step in whole.steps]
+    carried: dict[int, Tensor] = {0: truth[0]}
+    came_from: list[dict[int, int]] = []
+    for jump in range(1, strides + 1):
+        reach = [last] if jump == strides else range(jump, last - strides + jump + 1)
+        best = dict.fromkeys(reach, float("inf"))
+        following: dict[int, Tensor] = {}
+        origin: dict[int, int] = {}
+        for level, y in carried.items():
+            visit, _ = yield from look(whole, level, y, teacher.start)
+            for target in reach:
+                if target <= level:
+                    continue
+                ended = y + (rho[target] - rho[level]) * visit.noise
+                error = float((ended - truth[target]).square().mean())
+                if error < best[target]:
+                    best[target], following[target], origin[target] = error, ended, level
+        carried = following
+        came_from.append(origin)
+    path = [last]
+    for origin in reversed(came_from):
+        path.append(origin[path[-1]])
+    return path[::-1]
