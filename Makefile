@@ -12,7 +12,7 @@ help:      ## this list
 run: $(ENV)/.redi ## install what is missing, then the main job
 	@$(IN) redi
 
-test: check ## install what is missing, then everything that has to pass
+test: check docs ## install what is missing, then everything that has to pass
 	@echo "Tests: everything that has to pass"
 	@$(IN) pytest
 
@@ -21,13 +21,15 @@ check: $(ENV)/.redi-test ## style and types
 	@$(IN) ruff check . && $(IN) ruff format --check . && $(IN) mypy
 
 install: $(ENV)/.redi-test ## redi and its test tools, into the active environment or .venv
+	@echo "Installed in $(ENV)"
 
-docs: $(ENV)/.redi-docs ## the documentation site, into site/
-	@$(IN) mkdocs build --strict --quiet && echo "To be opened in a browser: site/index.html"
+docs: $(ENV)/.redi-test ## the documentation site, into site/
+	@echo "Documentation: site/index.html"
+	@$(IN) zensical build --strict
 
 lock: $(ENV)/bin/uv ## choose new exact versions for make and CI
 	@$(IN) uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra test \
-		--extra docs --no-annotate --no-header pyproject.toml --output-file constraints.txt
+		--no-annotate --no-header pyproject.toml --output-file constraints.txt
 
 matrix: $(ENV)/bin/uv ## tests with old and new versions of what redi depends on (an hour)
 	@$(IN) $(PYTHON) experiments/matrix/run.py
@@ -53,7 +55,3 @@ $(ENV)/.redi: pyproject.toml constraints.txt | $(ENV)/bin/uv
 $(ENV)/.redi-test: pyproject.toml constraints.txt | $(ENV)/bin/uv
 	@echo "Installing redi and its test tools into $(ENV) (about 7 GB, mostly PyTorch)"
 	@$(INSTALL) --editable '.[test]' && touch $@ $(ENV)/.redi
-
-$(ENV)/.redi-docs: pyproject.toml constraints.txt | $(ENV)/bin/uv
-	@echo "Installing the tools of the documentation into $(ENV)"
-	@$(INSTALL) --editable '.[docs]' && touch $@ $(ENV)/.redi

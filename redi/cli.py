@@ -47,6 +47,7 @@ Keys people change first:
   model=sd15|sd21|sdxl|sd3|flux [model.path=DIR]  model.size=512   data=coco2014 data.root=DIR
 
   redi run --cfg job     prints every key with its value; redi <verb> --help prints this text.
+  eval "$(redi -sc install=bash)"   completes verbs, groups and keys (also zsh, fish)
 """
 
 VERBS = (
@@ -59,6 +60,10 @@ CALIBRATION = "experiment=calibration"
 def main() -> None:
     """Console entry point; user errors end with one sentence and exit code 2."""
     arguments = sys.argv[1:]
+    if {"-sc", "--shell-completion"} & set(arguments):
+        from redi.completion import complete
+
+        return complete(arguments, VERBS)
     if not arguments or arguments[0] not in VERBS:
         if arguments and arguments[0] in ("-h", "--help", "help"):
             print(HELP, end="")

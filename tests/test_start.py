@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from redi import cli
 from redi.composition import CONF, compose_config
 from redi.verbs.identity import run_identity, short
 from tests.stores import fill
@@ -79,3 +80,25 @@ def test_commands_that_compute_nothing_import_nothing_heavy(tmp_path: Path, fini
     assert f"Already finished, skipped: {finished}" in done.stdout.replace("\n", "")
     assert done.stdout.count("exit 2") == 5
     assert "2 shards copied" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("redi th", {"theory"}),
+        ("redi run sampler=dd", {"sampler=ddim"}),
+        ("redi kb.key_st", {"kb.key_step="}),
+        ("redi theory theory=qu", {"theory=quick"}),
+    ],
+)
+def test_a_shell_completes_verbs_groups_and_keys(
+    line: str,
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    monkeypatch.setattr(sys, "argv", ["redi", "-sc", "query=bash"])
+    cli.main()
+    assert expected <= set(capsys.readouterr().out.split())

@@ -103,7 +103,8 @@ def write(name: str, cells: list[str]) -> None:
     kept[name] = f"| {name} | {' | '.join(cells)} |"
     ordered = [kept[known] for known in ROWS if known in kept]
     text = f"# Versions\n\nMade by `make matrix`. Tests of each row: {', '.join(TESTS)}.\n\n"
-    TABLE.write_text(text + "\n".join(head + ordered) + "\n")
+    marked = ["<!-- --8<-- [start:rows] -->", *head, *ordered, "<!-- --8<-- [end:rows] -->"]
+    TABLE.write_text(text + "\n".join(marked) + "\n")
 
 
 def main() -> int:

@@ -56,8 +56,8 @@ def record(
 
     Args:
         prompts: one trajectory each; a text is one prompt.
-        key_step, value_steps: completed updates after which latents are kept, for
-            `method="redi"`.
+        key_step: completed updates after which the key is kept, for `method="redi"`.
+        value_steps: completed updates after which latents to jump to are kept, for the same.
         budgets: numbers of corrected steps that `fit` will be asked for, for
             `method="corrected"`.
         methods: fitted methods, as objects, that `fit` will be asked for; some search the whole
