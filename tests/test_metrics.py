@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import CLIPModel, CLIPTokenizer
 
+from redi.config import Config, DataConfig
 from redi.embedded.captions import say_all
 from redi.embedded.evaluator import (
     TrainEvaluator,
@@ -29,10 +32,15 @@ from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig
 from redi.metrics.batch import Table
 from redi.metrics.evaluator import Evaluator, tokenize
+from redi.metrics.fd_scene import FDScene
 from redi.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
+from redi.metrics.intervals import bootstrap_statistic
+from redi.metrics.kid_scene import KidScene
 from redi.metrics.latent_error import latent_error
+from redi.metrics.precision_recall import Precision, Recall, covered, radii
 from redi.metrics.prompt_fidelity import attribute_hits
 from redi.metrics.psnr import psnr
+from redi.metrics.sets import SetMetric
 from redi.metrics.ssim import ssim
 
 
@@ -376,3 +384,28 @@ def test_finish_writes_a_folder_that_loads_back(model, tokenizer, tmp_path: Path
         atol=5e-3,
         rtol=0,
     )
+
+
+def test_scores_of_resampled_pictures_are_those_of_the_pictures_themselves():
+    """What is reused between draws (distances, kernels, who is inside) changes no bit."""
+    real, made = features(40, 6, 1), features(12, 6, 2, 0.8)
+    shared = SimpleNamespace(real=real, column="features", judge=SimpleNamespace(dimension=6))
+    table = Table(repeats=2)
+    table.add("redi", list(range(12)), {"features": made})
+    target = fit_gaussian(real)
+    plainly: dict[type[SetMetric], Callable[[np.ndarray], float]] = {
+        FDScene: lambda rows: frechet_distance(fit_gaussian(rows, allow_few=True), target),
+        KidScene: lambda rows: kernel_distance(rows, real),
+        Precision: lambda rows: covered(rows, real, radii(real)).mean(),
+        Recall: lambda rows: covered(real, rows, radii(rows)).mean(),
+    }
+    for kind, score in plainly.items():
+        metric = kind(Config(data=DataConfig(num_queries=12)), {"evaluator": shared})
+        expected = bootstrap_statistic(
+            made.reshape(6, -1), lambda prompts, score=score: score(prompts.reshape(-1, 6))
+        )
+        found = metric.summarise(table, "redi")[metric.name]
+        assert found == expected and len(set(found.draws)) > 3
+    table.rows["redi"][3]["features"] = np.full(6, np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        metric.summarise(table, "redi")

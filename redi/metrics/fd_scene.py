@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -48,8 +48,8 @@ class FDScene(SetMetric):
     def real(self) -> Gaussian:
         return fit_gaussian(self.evaluator.real)
 
-    def statistic(self, features: np.ndarray) -> float:
-        return frechet_distance(fit_gaussian(features, allow_few=True), self.real)
+    def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
+        return lambda rows: frechet_distance(fit_gaussian(features[rows], True), self.real)
 
     def summarise(self, table: Table, entry: str) -> Fields:
         fields = super().summarise(table, entry)

@@ -31,7 +31,7 @@ def fit_gaussian(features: ArrayLike, allow_few: bool = False) -> Gaussian:
     With fewer rows than features the covariance is singular and a Fréchet distance mostly measures
     the count; that is refused with ValueError unless `allow_few`.
     """
-    rows = _rows("features", features)
+    rows = feature_rows("features", features)
     count, dimension = rows.shape
     if count < 2:
         raise ValueError(f"features has {count} rows; a covariance needs at least 2 images")
@@ -60,13 +60,14 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return shift + float(np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
 
-def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
+def kernel_distance(a: ArrayLike, b: ArrayLike, among_b: float | None = None) -> float:
     """Kernel distance (KID): unbiased squared MMD under the kernel (x.y / D + 1)^3.
 
     (Binkowski et al., 2018.) It has no bias in the number of images, so it suits small samples; it
-    can be slightly negative. All rows are used at once instead of random subsets.
+    can be slightly negative. All rows are used at once instead of random subsets. `among_b` is
+    `mean_kernel(b)` where it is known already.
     """
-    first, second = _rows("a", a), _rows("b", b)
+    first, second = feature_rows("a", a), feature_rows("b", b)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"feature dimensions are {first.shape[1]} and {second.shape[1]}; "
@@ -77,10 +78,11 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
             f"feature sets have {len(first)} and {len(second)} rows; KID needs at least 2 of each"
         )
     between = _kernel_sum(first, second) / (len(first) * len(second))
-    return _within(first) + _within(second) - 2 * between
+    among = mean_kernel(second) if among_b is None else among_b
+    return mean_kernel(first) + among - 2 * between
 
 
-def _within(rows: np.ndarray) -> float:
+def mean_kernel(rows: np.ndarray) -> float:
     """Mean kernel value over pairs of different rows."""
     diagonal = ((np.square(rows).sum(1) / rows.shape[1] + 1) ** 3).sum()
     return (_kernel_sum(rows, rows) - float(diagonal)) / (len(rows) * (len(rows) - 1))
@@ -97,7 +99,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 
-def _rows(name: str, features: ArrayLike) -> np.ndarray:
+def feature_rows(name: str, features: ArrayLike) -> np.ndarray:
+    """A feature set (N, D) in float64; refuses another shape and what is not finite."""
     rows = np.asarray(features, np.float64)
     if rows.ndim != 2:
         raise ValueError(f"{name} has shape {rows.shape}; give (images, dimensions)")

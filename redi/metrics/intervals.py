@@ -63,10 +63,22 @@ def bootstrap_statistic(
     does not remove the bias that the statistic has at this N.
     """
     rows = _checked(features, 2, resamples, level)
-    rng, count = np.random.default_rng(seed), len(rows)
-    estimate = float(statistic(rows))
+    return bootstrap_choice(len(rows), lambda drawn: statistic(rows[drawn]), seed, resamples, level)
+
+
+def bootstrap_choice(
+    count: int,
+    score: Callable[[np.ndarray], float],
+    seed: int = 0,
+    resamples: int = 50,
+    level: float = 0.95,
+) -> Estimate:
+    """As `bootstrap_statistic`, of a score that is told which of `count` rows are drawn, (N,)."""
+    _check_draws(count, resamples, level)
+    rng = np.random.default_rng(seed)
+    estimate = float(score(np.arange(count)))
     values = np.array(
-        [statistic(rows[rng.integers(count, size=count)]) for _ in range(resamples)], np.float64
+        [score(rng.integers(count, size=count)) for _ in range(resamples)], np.float64
     )
     values = values - values.mean() + estimate
     low, high = percentiles(values, level)
@@ -84,13 +96,17 @@ def _checked(values: ArrayLike, axes: int, resamples: int, level: float) -> np.n
     if array.ndim != axes:
         shape = "(pictures,)" if axes == 1 else "(pictures, dimensions)"
         raise ValueError(f"values have shape {array.shape}; give {shape}")
-    if len(array) < 2:
-        raise ValueError(f"values has {len(array)} pictures; an interval needs at least 2")
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ValueError(f"values holds {bad} entries that are not finite; leave those out")
+    _check_draws(len(array), resamples, level)
+    return array
+
+
+def _check_draws(count: int, resamples: int, level: float) -> None:
+    if count < 2:
+        raise ValueError(f"values has {count} pictures; an interval needs at least 2")
     if resamples < 2:
         raise ValueError(f"resamples is {resamples}; use at least 2")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; use a share between 0 and 1, such as 0.95")
-    return array

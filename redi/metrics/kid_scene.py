@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 
 from redi.metrics.base import FILES, Quality, metric
-from redi.metrics.frechet import kernel_distance
+from redi.metrics.frechet import kernel_distance, mean_kernel
 from redi.metrics.sets import SetMetric
 
 
@@ -16,5 +19,10 @@ class KidScene(SetMetric):
     name = "kid_scene"
     qualities = (Quality("kid_scene", "KID-scene", higher_is_better=False, shown=FILES),)
 
-    def statistic(self, features: np.ndarray) -> float:
-        return kernel_distance(features, self.evaluator.real)
+    @cached_property
+    def among_real(self) -> float:
+        return mean_kernel(self.evaluator.real)
+
+    def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
+        real, known = self.evaluator.real, self.among_real
+        return lambda rows: kernel_distance(features[rows], real, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +18,10 @@ NEIGHBOURS = 3
 
 def radii(features: ArrayLike) -> np.ndarray:
     """Distance of each row (N, D) to its third nearest other row (N,): the set's own manifold."""
-    distances = distance.cdist(features, features)
+    return _third(distance.cdist(features, features))
+
+
+def _third(distances: np.ndarray) -> np.ndarray:
     return np.partition(distances, NEIGHBOURS, axis=1)[:, NEIGHBOURS]  # the row itself is nearest
 
 
@@ -33,8 +37,15 @@ class Recall(SetMetric):
     name = "recall"
     qualities = (Quality("recall", "recall of real scenes", shown=FILES),)
 
-    def statistic(self, features: np.ndarray) -> float:
-        return float(covered(self.evaluator.real, features, radii(features)).mean())
+    def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
+        among = distance.cdist(features, features)
+        away = distance.cdist(self.evaluator.real, features)
+
+        def share(rows: np.ndarray) -> float:
+            reach = _third(among[np.ix_(rows, rows)])
+            return float((away[:, rows] <= reach).any(1).mean())
+
+        return share
 
     def summarise(self, table: Table, entry: str) -> Fields:
         return super().summarise(table, entry) if len(table.rows[entry]) > NEIGHBOURS else {}
@@ -51,8 +62,9 @@ class Precision(SetMetric):
     def reach(self) -> np.ndarray:
         return radii(self.evaluator.real)
 
-    def statistic(self, features: np.ndarray) -> float:
-        return float(covered(features, self.evaluator.real, self.reach).mean())
+    def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
+        inside = covered(features, self.evaluator.real, self.reach)
+        return lambda rows: float(inside[rows].mean())
 
     def summarise(self, table: Table, entry: str) -> Fields:
         return super().summarise(table, entry) if len(self.evaluator.real) > NEIGHBOURS else {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
 from redi.metrics.base import Fields, Metric
 from redi.metrics.batch import BatchResult, Columns, Table
-from redi.metrics.intervals import bootstrap_statistic
+from redi.metrics.frechet import feature_rows
+from redi.metrics.intervals import bootstrap_choice
 from redi.metrics.needs import EvaluatorFeatures
 
 
@@ -22,16 +24,16 @@ class SetMetric(Metric):
         return self.evaluator.columns(batch)
 
     @abstractmethod
-    def statistic(self, features: np.ndarray) -> float:
-        """The score of features (N, D)."""
+    def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
+        """How any choice of rows (M,) of features (N, D) scores; resampling asks many times."""
 
     def summarise(self, table: Table, entry: str) -> Fields:
-        features = table.column(entry, self.evaluator.column)
-        if features is None:
+        found = table.column(entry, self.evaluator.column)
+        if found is None:
             return {}
-
-        def statistic(prompts: np.ndarray) -> float:
-            return self.statistic(prompts.reshape(-1, features.shape[1]))
-
-        prompts = features.reshape(len(features) // table.repeats, -1)
-        return {self.name: bootstrap_statistic(prompts, statistic)}
+        features = feature_rows("features", found)
+        score, rows = self.scorer(features), np.arange(len(features))
+        prompts = rows.reshape(-1, table.repeats)
+        return {
+            self.name: bootstrap_choice(len(prompts), lambda drawn: score(prompts[drawn].ravel()))
+        }
