@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redi.methods import METHODS
     from redi.methods.corrected import Adaptive, Corrected
+    from redi.methods.dode import DODE
+    from redi.methods.olss import OLSS
+    from redi.methods.placed import Placed
     from redi.methods.plain import Full, Plain
     from redi.methods.redi import ReDi
     from redi.pipeline import disable, enable, fit, generators, record, summary
 
 __all__ = [
+    "DODE",
     "METHODS",
+    "OLSS",
     "Adaptive",
     "Corrected",
     "Full",
+    "Placed",
     "Plain",
     "ReDi",
     "disable",

@@ -76,6 +76,8 @@ def test_rivals_have_their_own_schedules_and_everything_is_held_against_a_conver
         if (name, n) != ("pndm", 2)
     }
     assert plain["pndm", 5]["steps"] == 4
+    for point in points:
+        assert 0 < point["latent_error_median"] <= point["latent_error_p90"]
     for text in FITTED:
         for calls in (2, 5):
             (point,) = [p for p in points if (p["sampler"], p["calls"]) == (text, calls)]

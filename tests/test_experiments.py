@@ -51,6 +51,7 @@ NAMES = [
     "noise",
     "quality",
     "redi_best",
+    "rivals",
     "stylization",
 ]
 
@@ -71,7 +72,7 @@ def test_every_point_of_an_experiment_is_sound(name: str):
         config = compose_config("run", override)
         check(config)
         assert "plain" in config.baselines
-        if name.startswith("corrected"):  # held against a converged run instead of the floors
+        if name.startswith(("corrected", "rivals")):  # held against a converged run
             assert override is not overrides[0] or config.correction.calls
             assert set(config.correction.against) >= {"dpm_solver_pp"}
             continue

@@ -14,14 +14,14 @@ from torch import Tensor
 from redi.errors import UsageError
 from redi.methods import Fitted, Method, Query, Setup
 from redi.methods.corrected import Corrected, Recipe
-from redi.methods.dode import Dode
+from redi.methods.dode import DODE
 from redi.methods.few import BASES, Fit, Plan, Visit
 from redi.methods.few.dmn import dmn_levels
 from redi.methods.few.gits import best_path
 from redi.methods.few.linear import inner_products, least_squares, residual
 from redi.methods.few.placement import coarse_steps, plan
 from redi.methods.few.store import Cost, load_fit, save_fit
-from redi.methods.olss import Olss
+from redi.methods.olss import OLSS
 from redi.methods.placed import Placed
 from redi.models.mixture import SCHEDULE
 from redi.samplers import Calls, build_sampler, drive
@@ -181,19 +181,19 @@ def test_an_analytic_first_step_is_a_call_of_a_network_that_sees_pure_noise() ->
 # fitted scalars
 
 
-@pytest.mark.parametrize("method", [Olss(4, "even"), Dode(4), Olss(4, "even", states="visited")])
+@pytest.mark.parametrize("method", [OLSS(4, "even"), DODE(4), OLSS(4, "even", states="visited")])
 def test_a_teacher_that_is_the_base_itself_leaves_nothing_to_fit(
     method: Fitted, tmp_path: Path
 ) -> None:
     same = lab(tmp_path, steps=4, count=16)
     assert float(same.errors(method).max()) < 1e-5
-    if isinstance(method, Dode):
+    if isinstance(method, DODE):
         assert float(same.fitted(method).fit.tensors["lambda"].abs().max()) < 1e-4  # type: ignore[attr-defined]
 
 
 def test_d_ode_finds_the_lambdas_that_its_teacher_was_made_with(bench: Lab, tmp_path: Path) -> None:
     wanted, seen = torch.tensor([0.3, -0.2, 0.1, 0.05], dtype=torch.float64), []
-    made = Dode(4, base="dpm_solver_pp")
+    made = DODE(4, base="dpm_solver_pp")
     made.setup, made.fit = bench.setup, Fit(plan(bench.setup.sampler, 4), {"lambda": wanted})
     count = len(bench.prompts)
 
@@ -211,19 +211,19 @@ def test_d_ode_finds_the_lambdas_that_its_teacher_was_made_with(bench: Lab, tmp_
     states = dict(zip(made.plan.steps, [*seen, end], strict=True))
     kb = Recorded(tmp_path, bench.prompts, states)
     taught = replace(bench, setup=replace(bench.setup, kb=kb))
-    found = taught.fitted(Dode(4, base="dpm_solver_pp")).fit.tensors["lambda"]  # type: ignore[attr-defined]
+    found = taught.fitted(DODE(4, base="dpm_solver_pp")).fit.tensors["lambda"]  # type: ignore[attr-defined]
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("method", "base", "share"),
     [
-        (Olss(4, "even"), Placed(4), 0.5),
-        (Olss(4, "oss", states="visited"), Placed(4, "ddim", "oss"), 0.3),
-        (Dode(4), Placed(4), 0.6),
-        (Dode(4, base="dpm_solver_pp"), Placed(4, "dpm_solver_pp"), 0.6),
-        (Dode(4, "oss", base="ipndm_v"), Placed(4, "ipndm_v", "oss"), 0.8),
-        (Dode(4, "even", True), Placed(4, "ddim", "even", True), 0.8),
+        (OLSS(4, "even"), Placed(4), 0.5),
+        (OLSS(4, "oss", states="visited"), Placed(4, "ddim", "oss"), 0.3),
+        (DODE(4), Placed(4), 0.6),
+        (DODE(4, base="dpm_solver_pp"), Placed(4, "dpm_solver_pp"), 0.6),
+        (DODE(4, "oss", base="ipndm_v"), Placed(4, "ipndm_v", "oss"), 0.8),
+        (DODE(4, "even", True), Placed(4, "ddim", "even", True), 0.8),
     ],
 )
 def test_it_beats_its_base(method: Fitted, base: Method, share: float, bench: Lab) -> None:
@@ -232,9 +232,9 @@ def test_it_beats_its_base(method: Fitted, base: Method, share: float, bench: La
 
 def test_the_cost_of_a_fit_is_counted_where_it_is_asked(bench: Lab) -> None:
     count = len(bench.prompts)
-    columns = bench.fitted(Olss(4, "even")).describe()
+    columns = bench.fitted(OLSS(4, "even")).describe()
     assert columns["fit_calls"] == 4 * count and columns["fit_numbers"] == 2 + 3 + 4 + 5
-    columns = bench.fitted(Dode(4, "olss")).describe()
+    columns = bench.fitted(DODE(4, "olss")).describe()
     assert columns["fit_calls"] == 20 * count + 4 * count and columns["fit_numbers"] == 4
     recipe = Recipe(parts=("local",), patches=(1,), levels=("even",))
     columns = bench.fitted(Corrected(3, recipe, analytic=True)).describe()
@@ -278,13 +278,13 @@ def test_a_fit_is_read_as_it_was_kept(bench: Lab, tmp_path: Path) -> None:
 
 def test_names_that_do_not_exist_are_refused(bench: Lab) -> None:
     for kind, settings, words in (
-        (Olss, {"states": "maybe"}, "states='maybe' is unknown"),
-        (Dode, {"base": "dim"}, "base='dim' is unknown.*did you mean 'ddim'"),
+        (OLSS, {"states": "maybe"}, "states='maybe' is unknown"),
+        (DODE, {"base": "dim"}, "base='dim' is unknown.*did you mean 'ddim'"),
         (Placed, {"base": "dim"}, "base='dim' is unknown"),
-        (Olss, {"levels": "evenly"}, "levels has 'evenly'"),
+        (OLSS, {"levels": "evenly"}, "levels has 'evenly'"),
         (Placed, {"levels": "evenly"}, "levels has 'evenly'"),
     ):
         with pytest.raises(UsageError, match=words):
             kind(4, **settings)
     with pytest.raises(UsageError, match="calls has 21"):
-        bench.fitted(Olss(21, "even"))
+        bench.fitted(OLSS(21, "even"))

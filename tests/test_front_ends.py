@@ -19,8 +19,8 @@ from redi.knowledge_base import KnowledgeBase
 from redi.methods import METHODS, Fitted, Method, Query, Setup, register
 from redi.methods.corrected import Adaptive, Corrected, Recipe
 from redi.methods.dc import DCSolver
-from redi.methods.dode import Dode
-from redi.methods.olss import Olss
+from redi.methods.dode import DODE
+from redi.methods.olss import OLSS
 from redi.methods.pas import PAS
 from redi.methods.placed import Placed
 from redi.methods.plain import Plain, Switch
@@ -46,8 +46,8 @@ def settings() -> dict[str, Method]:
         "plain": Plain(4, "dpm_solver_pp", timestep_spacing="trailing"),
         "corrected": Corrected(3, RECIPE),
         "placed": Placed(3, "ddim", "late1.6"),
-        "olss": Olss(3),
-        "dode": Dode(3, "gits", base="dpm_solver_pp"),
+        "olss": OLSS(3),
+        "dode": DODE(3, "gits", base="dpm_solver_pp"),
         "adaptive": Adaptive((2, 4), RECIPE, tolerance=0.3, risk=0.4),
         "dc_solver": DCSolver(4),
         "pas": PAS(3, order=2, tolerance=0),
@@ -136,8 +136,8 @@ def test_every_method_is_the_same_in_both_front_ends(name: str, bench: Bench) ->
     "method",
     [
         Placed(3, "ipndm_v", "oss", analytic=True),
-        Olss(3, "even", analytic=True),
-        Dode(3, "poly", analytic=True),
+        OLSS(3, "even", analytic=True),
+        DODE(3, "poly", analytic=True),
         Corrected(3, RECIPE, analytic=True),
     ],
 )

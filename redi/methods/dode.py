@@ -18,7 +18,7 @@ from redi.samplers import Calls
 
 @register
 @dataclass
-class Dode(FittedSolver):
+class DODE(FittedSolver):
     """Distilled ODE solver: `D + lambda (D - previous D)` for `D` in a base (Kim et al. 2024).
 
     At the first level the state stands for the output before it. Each lambda is one least-squares

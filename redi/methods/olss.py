@@ -24,7 +24,7 @@ _HALVINGS = 30
 
 @register
 @dataclass
-class Olss(FittedSolver):
+class OLSS(FittedSolver):
     """Optimal linear subspace search: `y' = w y_0 + sum_j W_j e_j` (Duan et al. 2023)."""
 
     name = "olss"
@@ -75,7 +75,7 @@ def path_search(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     teacher = teacher.first(_TRIALS)
     states, noises = yield from teacher.path()
     last = len(noises)
-    products = inner_products([states[0], *noises, *states[1:]])
+    products = inner_products([states[0], *noises, *states[1:]]).cpu()
     alpha = teacher.setup.sampler.levels.alpha
 
     def lost(taken: Sequence[int], to: int) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 
 from redi.config import Config
 from redi.lazy import Tensor
-from redi.metrics.base import ALWAYS, FILES, PerPicture, metric, single
-from redi.metrics.batch import FULL, OTHER_NOISE, BatchResult
+from redi.metrics.base import ALWAYS, FILES, Fields, PerPicture, Quality, metric, single
+from redi.metrics.batch import FULL, OTHER_NOISE, BatchResult, Table
 from redi.metrics.images import same_shape
 
 
@@ -60,11 +60,19 @@ class LatentErrorAtValue(PerPicture):
 
 @metric
 class LatentErrorConverged(PerPicture):
-    """Final latents, of the full run too, against the run that stands for the exact solution."""
+    """Final latents, of the full run too, against the run that stands for the exact solution.
+
+    Beside the mean stand the median and the 90th percentile over pictures: a run that decides for
+    another picture weighs in the mean as much as many that do not.
+    """
 
     name, group = "latent_error_converged", "fidelity"
-    qualities = single(
-        "latent_error_converged", "latent error to converged", place=50, higher_is_better=False
+    qualities = (
+        *single(
+            "latent_error_converged", "latent error to converged", place=50, higher_is_better=False
+        ),
+        Quality("latent_error_median", "its median", False, shown=FILES, ranked=False),
+        Quality("latent_error_p90", "its 90th percentile", False, shown=FILES, ranked=False),
     )
 
     @classmethod
@@ -75,3 +83,11 @@ class LatentErrorConverged(PerPicture):
         if batch.converged is None or entry == OTHER_NOISE:
             return None
         return latent_error(batch.outcomes[entry].latents, batch.converged).cpu().numpy()
+
+    def summarise(self, table: Table, entry: str) -> Fields:
+        values = table.column(entry, self.name)
+        if values is None:
+            return {}
+        median, high = np.quantile(values, (0.5, 0.9))
+        found = super().summarise(table, entry)
+        return {**found, "latent_error_median": float(median), "latent_error_p90": float(high)}

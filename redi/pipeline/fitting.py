@@ -38,7 +38,13 @@ def fit(
     """Fit a method to the trajectories of a knowledge base, on the pipeline itself.
 
     Costs network calls (for corrected sampling one per trajectory and step, and a few more to
-    choose where the steps lie). The fit is kept beside the KB, where `enable` finds it.
+    choose where the steps lie). The fit is kept beside the KB, where `enable` finds it::
+
+        solver = redi.OLSS(5, levels="even")  # or redi.DODE(5, base="dpm_solver_pp"), ...
+        kb = redi.record(pipe, prompts, "kb", methods=[solver], noise="per_prompt", **call)
+        redi.fit(pipe, kb, solver, **call)
+        with redi.enable(pipe, kb, solver):
+            image = pipe("a red fox", num_inference_steps=5, guidance_scale=7.5).images[0]
 
     Args:
         kb: a KB recorded with this number in `budgets`, or with the method in `methods`.
