@@ -1,0 +1,59 @@
+"""What is published is whole: a wheel made from the source archive runs away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(target)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (made,) = target.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return made
+
+
+def test_a_wheel_from_the_source_archive_runs_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    archive = build("sdist", ROOT, tmp_path / "sdist")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    wheel = build("wheel", source, tmp_path / "wheel")
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        file.extractall(tmp_path / "installed")
+    package = {n.relative_to(ROOT).as_posix() for n in (ROOT / "redi").rglob("*.py")}
+    assert package <= names
+    assert {"redi/conf/run.yaml", "redi/assets/emoji-clip/model.safetensors"} <= names
+    assert not [name for name in names if name.startswith(("tests", "experiments"))]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    for command, expected in (
+        (["run", "--cfg", "job"], "sampler:"),
+        (["methods"], "corrected"),
+        (["kb.sise=3"], "did you mean 'kb.size'"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "redi.cli", *command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert expected in done.stdout + done.stderr
+    where = subprocess.run(
+        [sys.executable, "-c", "import redi; print(redi.__file__)"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(tmp_path)
