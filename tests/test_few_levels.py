@@ -21,10 +21,11 @@ from redi.methods.few.gits import best_path
 from redi.methods.few.linear import inner_products, least_squares, residual
 from redi.methods.few.placement import coarse_steps, plan
 from redi.methods.few.store import Cost, load_fit, save_fit
+from redi.methods.memo import Memo
 from redi.methods.olss import OLSS
 from redi.methods.placed import Placed
 from redi.models.mixture import SCHEDULE
-from redi.samplers import Calls, build_sampler, drive
+from redi.samplers import Ask, Calls, build_sampler, drive
 from redi.samplers.coefficients import adams_bashforth, adams_bashforth_of
 
 
@@ -288,3 +289,22 @@ def test_names_that_do_not_exist_are_refused(bench: Lab) -> None:
             kind(4, **settings)
     with pytest.raises(UsageError, match="calls has 21"):
         bench.fitted(OLSS(21, "even"))
+
+
+def test_answers_of_equal_calls_are_free_but_cost_what_they_cost() -> None:
+    ask = Ask(torch.zeros(3, 1, 1, 1), torch.tensor(0), 0, rows=torch.tensor([0, 2]))
+
+    def asking() -> Calls[int]:
+        answer = yield ask
+        again = yield ask
+        return len(answer.latents) + len(again.latents)
+
+    cost, memo = Cost(), Memo()
+    calls = cost.of(asking())
+    with pytest.raises(StopIteration) as end:
+        wanted = next(calls)
+        while True:
+            kept = memo.find(wanted) or memo.keep(wanted, torch.zeros(2, 1, 1, 1), None, 5.0)
+            wanted = calls.send(kept.to(wanted))
+    assert end.value.value == 6 and memo.rows == 2
+    assert cost.calls == 4 and 10 <= cost.seconds < 11

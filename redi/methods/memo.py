@@ -23,7 +23,7 @@ class Kept(NamedTuple):
     def to(self, ask: Ask) -> Answer:
         """The answer to an ask of the whole batch; rows that waited are zero."""
         guidance = None if self.guidance is None else _whole(ask, self.guidance)
-        return Answer(ask.latents, _whole(ask, self.output), guidance)
+        return Answer(ask.latents, _whole(ask, self.output), guidance, self.seconds)
 
     @property
     def bytes(self) -> int:

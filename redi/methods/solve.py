@@ -143,21 +143,27 @@ def solve(
     return Outcome(latents, cost, network.calls, notes, watched)
 
 
-def solve_fit(calls: Calls[None], model: TextToImageModel, prompts: Sequence[str]) -> int:
+def solve_fit(
+    calls: Calls[None],
+    model: TextToImageModel,
+    prompts: Sequence[str],
+    memo: Memo | None = None,
+) -> int:
     """Answer the calls of a fit to the trajectories of `prompts`; returns how many were made.
 
     Every call is for the first `len(ask.latents)` trajectories, or for those of its rows, in
     batches as the model makes them. Answers are where the latents of the call are, whatever the
     model's device.
     """
-    memo, network = Memo(REMEMBERED), _Prompts(model, prompts)
+    memo, network = Memo(REMEMBERED) if memo is None else memo, _Prompts(model, prompts)
+    before = memo.rows
     try:
         ask = next(calls)
         while True:
             kept = memo.find(ask) or memo.keep(ask, *network.answer(ask))
             ask = calls.send(kept.to(ask))
     except StopIteration:
-        return memo.rows
+        return memo.rows - before
 
 
 class _Prompts:
@@ -168,7 +174,8 @@ class _Prompts:
         self._batches: dict[tuple[int, ...], tuple[Predict, list[Tensor]]] = {}
 
     def answer(self, ask: Ask) -> tuple[Tensor, Tensor | None, float]:
-        """Output and guidance difference of the rows that ask, and no seconds."""
+        """Output and guidance difference of the rows that ask, and the seconds that they took."""
+        began = now(self.model.device)
         rows = torch.arange(len(ask.latents)) if ask.rows is None else ask.rows.cpu()
         outputs, differences, own = [], list[Tensor](), ask.latents.device
         for batch in rows.split(self.model.batch_size):
@@ -177,7 +184,8 @@ class _Prompts:
             latents = ask.input[batch.to(own)].to(self.model.device)
             outputs.append(predict(latents, ask.timestep).to(own))
             differences += [difference.to(own) for difference in seen]
-        return torch.cat(outputs), torch.cat(differences) if differences else None, 0.0
+        guidance = torch.cat(differences) if differences else None
+        return torch.cat(outputs), guidance, now(self.model.device) - began
 
     def _batch(self, rows: tuple[int, ...]) -> tuple[Predict, list[Tensor]]:
         if rows not in self._batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -114,7 +115,9 @@ def check_stored(method: Fitted, setup: Setup) -> None:
 
 def _answer(method: Fitted, setup: Setup, looks: _Looks) -> None:
     """Answer the calls of a fit, the first of all from what is known of it already."""
+    began = time.perf_counter()
     start, first = looks.everywhere(None, torch.arange(len(looks.kb)))
+    took = time.perf_counter() - began
     memo, say = Memo(REMEMBERED), looks.say
     calls = method.fitting(setup, start, say)
     try:
@@ -123,12 +126,14 @@ def _answer(method: Fitted, setup: Setup, looks: _Looks) -> None:
             rows = torch.arange(len(ask.latents)) if ask.rows is None else ask.rows.cpu()
             begun = looks.first is not None and float(ask.timestep) == float(looks.first.timestep)
             if begun and torch.equal(ask.latents[rows], start[rows]):
-                kept: Kept | None = Kept(first.output[rows], first.take(rows).guidance, 0.0)
+                kept: Kept | None = Kept(first.output[rows], first.take(rows).guidance, took)
             else:
                 kept = memo.find(ask)
             if kept is None:
+                began = time.perf_counter()
                 _, made = looks.everywhere(ask, rows)
-                kept = memo.keep(ask, made.output, made.guidance, 0.0)
+                spent = time.perf_counter() - began
+                kept = memo.keep(ask, made.output, made.guidance, spent)
             ask = calls.send(kept.to(ask))
     except StopIteration:
         return

@@ -12,7 +12,7 @@ from redi.metrics.intervals import Estimate, bootstrap_mean, bootstrap_statistic
 from redi.report.blocks import Block, Cell, Grid, Plot, Text
 from redi.report.budget_plots import budgets_figure, growth_figure
 from redi.report.compare import RESAMPLES
-from redi.report.labels import DASH, is_rival, method_label
+from redi.report.labels import DASH, is_rival
 from redi.report.points import Point
 from redi.report.runs import Run
 
@@ -62,7 +62,7 @@ def budgets(run: Run, column: str = "latent_error") -> list[Budget]:
             plain.setdefault(round(point.calls, 6), {})[point.sampler] = found
     curve = [(n, min(float(v.mean()) for v in plain[n].values())) for n in sorted(plain)]
     result = []
-    for point in sorted(run.points, key=lambda p: (p.method, p.calls)):
+    for point in sorted(run.points, key=lambda p: (p.method, called(p), p.calls)):
         mine = values[point.entry]
         beside = plain.get(round(point.calls, 6))
         if not is_rival(point.method) or mine is None or beside is None:
@@ -129,7 +129,7 @@ def budgets_grid(rows: Sequence[tuple[str, Budget, int]], title: str = "") -> Gr
     """
     top = max(row.calls for _, row, _ in rows)
     several = any(setting for setting, _, _ in rows)
-    methods = len({row.point.method for _, row, _ in rows}) > 1
+    methods = len({called(row.point) for _, row, _ in rows}) > 1
 
     def cells(setting: str, row: Budget, behind: int) -> list[Cell]:
         needs = row.calls_to_match
@@ -148,10 +148,10 @@ def budgets_grid(rows: Sequence[tuple[str, Budget, int]], title: str = "") -> Gr
             pays,
         ]
         marked: list[Cell] = [[(v, i == 4 and ratio.high < 1)] for i, v in enumerate(values)]
-        names = [setting] * several + [method_label(row.point.method)] * methods
+        names = [setting] * several + [called(row.point)] * methods
         return [*([(name, False)] for name in names), *marked]
 
-    mine = "error" if methods else method_label(rows[0][1].point.method)
+    mine = "error" if methods else called(rows[0][1].point)
     headings = ["calls", "best plain sampler", "its error", mine, "ratio", "plain needs"]
     return Grid(
         ["setting"] * several + ["method"] * methods + [*headings, "KB pays after"],
@@ -159,6 +159,11 @@ def budgets_grid(rows: Sequence[tuple[str, Budget, int]], title: str = "") -> Gr
         [cells(*row) for row in rows],
         title,
     )
+
+
+def called(point: Point) -> str:
+    """What a method is called among others of its name: a fitted solver by all its settings."""
+    return point.sampler if point.sampler.split(":")[0] == point.method else point.title
 
 
 def settings(runs: Sequence[Run]) -> list[str]:
@@ -172,6 +177,8 @@ def settings(runs: Sequence[Run]) -> list[str]:
 def kb_calls(run: Run, point: Point) -> int:
     """Network calls behind a KB and the corrections of a budget, trials of levels included."""
     steps, size = run.config.get("sampling", {}).get("steps", 0), point.kb_size or 0
+    if (asked := point.setting("fit_calls")) is not None:
+        return size * steps + int(asked)
     if point.method != "corrected":
         return size * steps
     correction = run.config.get("correction", {})

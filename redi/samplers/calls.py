@@ -48,11 +48,13 @@ class Answer:
     output: Tensor  #                     (B, C, H, W) guided
     #: output with the prompt less output without it (B, C, H, W); None: unguided, or not seen
     guidance: Tensor | None = None
+    #: that the network took, or had taken where the answer was known from an equal call
+    seconds: float = 0.0
 
     def take(self, rows: Tensor) -> Answer:
         """The answer for some samples."""
         guidance = None if self.guidance is None else self.guidance[rows]
-        return Answer(self.latents[rows], self.output[rows], guidance)
+        return Answer(self.latents[rows], self.output[rows], guidance, self.seconds)
 
 
 #: a run that asks for network calls; of methods, the result is the final latents (B, C, H, W)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from redi.data.noise import NoisePolicy
 from redi.methods import Fitted, Setup
+from redi.methods.memo import REMEMBERED, Memo
 from redi.methods.solve import solve_fit
 from redi.models.text_to_image import TextToImageModel
 
@@ -17,12 +18,12 @@ def fit_all(
     model: TextToImageModel,
     say: Callable[[str], None],
 ) -> None:
-    """Fit every method that has no fit beside the KB yet."""
-    kb = setup.needs_kb("fit")
+    """Fit every method that has no fit beside the KB yet; equal calls are made once for all."""
+    kb, memo = setup.needs_kb("fit"), Memo(REMEMBERED)
     for method in methods:
         if method.is_fitted(setup):
             continue
         drawn = noise.draw(kb.noise_ids.tolist(), model.latent_shape)
         start = setup.sampler.initial(drawn).latents
-        made = solve_fit(method.fitting(setup, start, say), model, kb.prompts)
+        made = solve_fit(method.fitting(setup, start, say), model, kb.prompts, memo)
         say(f"{method.title}: {made} network calls, kept in {method.path(setup)}")

@@ -27,7 +27,10 @@ _FORMAT = "redi fit 1"
 
 @dataclass
 class Cost:
-    """What a fit has spent: network calls, one for each trajectory that asked, and seconds."""
+    """What a fit has spent: network calls, one for each trajectory that asked, and seconds.
+
+    An answer that an equal call of another fit brought counts as if it had been made again.
+    """
 
     calls: int = 0
     seconds: float = 0.0
@@ -38,12 +41,15 @@ class Cost:
         try:
             ask = next(calls)
             while True:
+                self.seconds += time.perf_counter() - began
                 self.calls += len(ask.latents) if ask.rows is None else len(ask.rows)
-                ask = calls.send((yield ask))
+                answer = yield ask
+                self.seconds += answer.seconds
+                began = time.perf_counter()
+                ask = calls.send(answer)
         except StopIteration as end:
-            return end.value
-        finally:
             self.seconds += time.perf_counter() - began
+            return end.value
 
     def add(self, other: Cost) -> None:
         """Count what another fit has spent as well."""
