@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hydra import compose, initialize_config_dir
 
 from redi import cli
+from redi.composition import CONF
+from redi.config import register
 
 
 def small(model: Path) -> list[str]:
@@ -50,6 +53,20 @@ def test_a_sweep_on_other_processes_resumes(
     monkeypatch.setattr(sys, "argv", [*arguments[: -len(launcher)]])  # again, in this process
     cli.main()
     assert [path.stat().st_mtime_ns for path in done] == stamps
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_launchers_compose_with_the_main_job(launcher: str) -> None:
+    register()
+    overrides = [f"hydra/launcher={launcher}", "trainer.num_nodes=2"]
+    if launcher == "submitit_slurm":
+        overrides += ["hydra.launcher.gpus_per_node=1", "hydra.launcher.timeout_min=240"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("run", overrides, return_hydra_config=True)
+    assert launcher.partition("_")[0] in composed.hydra.launcher._target_.lower()
+    assert composed.trainer.num_nodes == 2
+    if launcher == "submitit_slurm":
+        assert composed.hydra.launcher.gpus_per_node == 1
 
 
 def test_an_experiment_leaves_what_a_report_needs_and_resumes(

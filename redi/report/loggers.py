@@ -29,7 +29,7 @@ def check_logger(config: LoggerConfig) -> None:
     if config.name in ("wandb", "tensorboard") and importlib.util.find_spec(config.name) is None:
         raise UsageError(
             f"logger={config.name} needs the package {config.name}: "
-            f"pip install 'redi[{config.name}]' or use logger=csv"
+            f"pip install {config.name} or use logger=csv"
         )
     for name in ("project", "mode", "group"):
         if getattr(config, name) is not None and config.name != "wandb":
