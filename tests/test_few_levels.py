@@ -166,7 +166,9 @@ def test_an_analytic_first_step_is_a_call_of_a_network_that_sees_pure_noise() ->
     for base in ("ddim", "ipndm_v", "dpm_solver_pp"):
         results = []
         for analytic, calls in ((True, 4), (False, 5)):
-            method = Placed(calls, base, "late1.5", analytic).bind(Setup(sampler))
+            method = Placed(calls, base, "late1.5", analytic, grid=20).bind(
+                Setup(sampler, SCHEDULE)
+            )
 
             def predict(latents: Tensor, t: Tensor, analytic: bool = analytic) -> Tensor:
                 seen[analytic] += 1

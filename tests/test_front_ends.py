@@ -151,6 +151,22 @@ def test_an_analytic_first_step_costs_no_call_in_both_front_ends(
     assert redi.summary(bench.pipe).network_calls == 3 * ASKED
 
 
+def test_levels_without_a_kb_are_the_models_own(bench: Bench) -> None:
+    """The published table of Stable Diffusion, to the nearest of all timesteps."""
+    method = Placed(4, "ipndm_v", "ays")
+    with redi.enable(bench.pipe, None, method):
+        piped = bench.run(4)
+    free = replace(bench.setup, kb=None)
+    assert len(method.bind(free).plan.sampler.call_timesteps) == 1000
+    fine = Bench(bench.config, bench.model, bench.kb, free, bench.pipe)
+    assert torch.equal(fine.own(method).latents, piped)
+    on_grid = replace(method, grid=1000)
+    assert torch.equal(bench.own(on_grid).latents, piped)
+    assert not torch.equal(bench.own(method).latents, piped)  # ten steps lie elsewhere
+    with pytest.raises(UsageError, match="grid=50 does nothing with levels='gits'"):
+        Placed(4, "ddim", "gits", grid=50)
+
+
 def test_a_hit_and_a_miss_of_one_call_part_ways(bench: Bench) -> None:
     method = ReDi(2, 5)
     distances = bench.own(method).found.distances[:, 0]  # type: ignore[union-attr]

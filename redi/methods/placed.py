@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redi.errors import unknown
+from redi.errors import UsageError, unknown
 from redi.lazy import Tensor
 from redi.methods.base import Fitted, Say, Setup, register
 from redi.methods.few.bases import BASES, Visit, base_step
@@ -22,7 +22,8 @@ from redi.methods.few.placement import (
     plan,
 )
 from redi.methods.few.plan import Plan
-from redi.samplers import Calls
+from redi.ranges import check_ranges, within
+from redi.samplers import Calls, Sampler, build_sampler
 
 
 @register
@@ -40,15 +41,27 @@ class Placed(FewLevels, Fitted):
     levels: str = "even"
     #: whether the first of calls + 1 steps is made without a call
     analytic: bool = False
+    #: even steps of the run whose levels these are; None: the KB's, without a KB all there are
+    grid: int | None = within(None, 1)
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_levels(self.levels)
+        if self.grid is not None and is_fitted_kind(self.levels):
+            raise UsageError(
+                f"grid={self.grid} does nothing with levels={self.levels!r}, which are found on "
+                "the KB's own trajectories: leave it out"
+            )
         if self.base not in BASES:
             raise unknown(f"base={self.base!r}", self.base, BASES)
 
     @property
     def plan(self) -> Plan:
         return self._plan
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.plan.sampler
 
     def path(self, setup: Setup) -> Path:
         return levels_path(setup, self.calls, self.levels, self.analytic)
@@ -72,7 +85,15 @@ class Placed(FewLevels, Fitted):
             self._plan = fit.plan
             self._columns = fit_columns(fit.cost, len(fit.plan.steps))
         else:
-            self._plan = plan(self.setup.sampler, self.calls, self.levels, self.analytic)
+            self._plan = plan(self._reference(), self.calls, self.levels, self.analytic)
+
+    def _reference(self) -> Sampler:
+        """The run whose levels are chosen from."""
+        setup = self.setup
+        if self.grid is None and setup.kb is not None:
+            return setup.sampler
+        known = int(setup.sampler.scheduler.config.num_train_timesteps)
+        return build_sampler("ddim", setup.schedule, self.grid or known, "trailing")
 
     def step(self, level: int, visits: Sequence[Visit], partitions: Sequence[int]) -> Tensor:
         return base_step(self.plan, self.base, level, visits)

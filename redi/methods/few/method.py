@@ -35,7 +35,7 @@ class OnLevels(Method):
 
     @property
     def first_divisor(self) -> Tensor | None:
-        return self.sampler.divisor(self.plan.steps[self.plan.asked.start], 0)
+        return self.plan.sampler.divisor(self.plan.steps[self.plan.asked.start], 0)
 
     @property
     def timesteps(self) -> list[Tensor]:
