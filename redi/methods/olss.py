@@ -12,7 +12,7 @@ from redi.methods.few.bases import Visit
 from redi.methods.few.linear import inner_products, least_squares, residual
 from redi.methods.few.method import FittedSolver
 from redi.methods.few.placement import placement
-from redi.methods.few.plan import Plan
+from redi.methods.few.plan import Plan, solver_levels
 from redi.methods.few.run import look, opening
 from redi.methods.few.teacher import Teacher
 from redi.samplers import Calls
@@ -76,7 +76,7 @@ def path_search(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     states, noises = yield from teacher.path()
     last = len(noises)
     products = inner_products([states[0], *noises, *states[1:]]).cpu()
-    alpha = teacher.setup.sampler.levels.alpha
+    alpha = solver_levels(teacher.setup.sampler).alpha
 
     def lost(taken: Sequence[int], to: int) -> float:
         """Mean square error of the latents at a level from the predictions at those taken."""

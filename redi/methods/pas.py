@@ -43,6 +43,7 @@ class PAS(FittedSolver):
     tolerance: float = within(1e-4, 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
 
     def fit_to(self, plan: Plan, teacher: Teacher, say: Say) -> Calls[dict[str, Tensor]]:

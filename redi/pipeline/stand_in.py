@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
@@ -22,7 +23,7 @@ from redi.errors import UsageError
 from redi.methods import Method, Query
 from redi.pipeline.networks import Networks
 from redi.samplers import Answer, Ask, Calls, Sampler, adapt
-from redi.samplers.build import refuse_noise
+from redi.samplers.build import even_levels, refuse_noise, set_as_told
 
 
 class Plan(Protocol):
@@ -111,8 +112,8 @@ class StandIn:
         if steps is None:
             self._scheduler.set_timesteps(*args, **kwargs)
         else:
-            told = _only_count(kwargs)
-            self._scheduler.set_timesteps(steps, device=kwargs.get("device"))
+            told, mu, even = _only_count(kwargs)
+            set_as_told(self._scheduler, steps, mu, even, kwargs.get("device"))
         self._sampler = adapt(self._scheduler)
         self._method = method = self._plan.prepare(self._sampler)
         schedule = method.timesteps
@@ -207,15 +208,24 @@ class StandIn:
             )
 
 
-def _only_count(kwargs: dict[str, Any]) -> int:
-    """The wanted number of steps, where the call names nothing else of its schedule."""
-    further = [k for k, v in kwargs.items() if v and k not in ("num_inference_steps", "device")]
-    if further or kwargs.get("num_inference_steps") is None:
+def _only_count(kwargs: dict[str, Any]) -> tuple[int, float | None, bool]:
+    """The wanted number of steps, where the call names nothing else of its schedule.
+
+    Pipelines of flow models name even levels and their shift, which a user did not choose: the
+    shift, and whether the levels are named, come with the number.
+    """
+    count, sigmas, mu = (kwargs.get(name) for name in ("num_inference_steps", "sigmas", "mu"))
+    even = False
+    if sigmas is not None:
+        even = np.array_equal(sigmas, even_levels(len(sigmas)))
+        count = len(sigmas) if count is None else count
+    own = ("num_inference_steps", "mu", "device", *(["sigmas"] if even else []))
+    if count is None or any(v is not None for k, v in kwargs.items() if k not in own):
         raise UsageError(
             "this call chooses its own timesteps or sigmas, and the method has its own: give "
             "num_inference_steps alone"
         )
-    return int(kwargs["num_inference_steps"])
+    return int(count), mu, even
 
 
 def _mimic(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:

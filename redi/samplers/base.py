@@ -218,13 +218,13 @@ class Sampler(ABC):
 
     def call_noise(self, output: Tensor, latents: Tensor, step: int, number: int) -> Tensor:
         """The output of network call `number` of update `step` as a noise prediction."""
-        return self._as_noise(output, latents, *self._call_level(step, number))
+        return self.noise_at(output, latents, *self._call_level(step, number))
 
     def clean(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         """The network output at a level as predicted clean latents."""
         if self.scheduler.config.get("prediction_type") == "flow_prediction":
             return latents - sigma * output  # also where alpha = 0
-        return (latents - sigma * self._as_noise(output, latents, alpha, sigma)) / alpha
+        return (latents - sigma * self.noise_at(output, latents, alpha, sigma)) / alpha
 
     def _call_level(self, step: int, number: int) -> tuple[float, float]:
         """`(alpha, sigma)` of the latents that a network call is made on: a later call of an
@@ -232,7 +232,8 @@ class Sampler(ABC):
         at = min(step + number, self.num_steps)
         return float(self.levels.alpha[at]), float(self.levels.sigma[at])
 
-    def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+    def noise_at(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+        """The network output at a level as a noise prediction."""
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
             return output

@@ -117,7 +117,7 @@ def build_sampler(
     if name == "flow_euler" and "mu" in model_config:
         schedule["mu"] = model_config["mu"]
     if name == "flow_euler" and model_config.get("even_sigmas"):
-        schedule["sigmas"] = np.linspace(1.0, 1 / num_steps, num_steps)
+        schedule["sigmas"] = even_levels(num_steps)
     try:
         scheduler.set_timesteps(num_steps, **schedule)
     except ValueError as error:
@@ -126,6 +126,24 @@ def build_sampler(
             f"{error}"
         ) from None
     return adapt(scheduler, told)
+
+
+def even_levels(steps: int) -> np.ndarray:
+    """The levels, before their shift, that pipelines of flow models give their schedulers."""
+    return np.linspace(1.0, 1 / steps, steps)
+
+
+def set_as_told(
+    scheduler: Any, steps: int, mu: float | None, even: bool, device: Any = None
+) -> None:
+    """Set a scheduler as a flow pipeline does, for another number of steps.
+
+    Args:
+        mu: by what it shifts its levels; None: it says nothing.
+        even: whether it names `even_levels`, which are not the scheduler's own.
+    """
+    count = {"sigmas": even_levels(steps)} if even else {"num_inference_steps": steps}
+    scheduler.set_timesteps(**count, **({} if mu is None else {"mu": mu}), device=device)
 
 
 def kind_of(scheduler: Any) -> tuple[str, Kind]:

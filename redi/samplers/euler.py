@@ -33,10 +33,10 @@ class Euler(Sampler):
         """The scheduler's own level of a network call."""
         return self.scheduler.sigmas[step]
 
-    def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+    def noise_at(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         """The network sees, and a velocity refers to, the latents scaled to unit variance."""
         scale = 1 / (1 + sigma**2) ** 0.5
-        return super()._as_noise(output, latents * scale, scale, sigma * scale)
+        return super().noise_at(output, latents * scale, scale, sigma * scale)
 
 
 class Heun(Euler):

@@ -33,7 +33,7 @@ class FlowEuler(Sampler):
     def restore(self, state: SamplerState) -> None:
         self.scheduler._step_index = state.step
 
-    def _as_noise(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
+    def noise_at(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:
         return latents + alpha * output
 
     def clean(self, output: Tensor, latents: Tensor, alpha: float, sigma: float) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from redi.lazy import Tensor, torch
 from redi.methods.few.placement import placement
+from redi.methods.few.plan import solver_levels
 from redi.methods.few.teacher import Teacher
 from redi.samplers import Calls
 
@@ -49,7 +50,7 @@ def _best(
     strides: int,
     deviation: Callable[[Tensor, int], Tensor],
 ) -> list[int]:
-    rho, count = teacher.setup.sampler.levels.rho.tolist(), len(states)
+    rho, count = solver_levels(teacher.setup.sampler).rho.tolist(), len(states)
     cost = torch.full((count, count), torch.inf, dtype=torch.float64)
     for i, (y, noise) in enumerate(zip(states, noises, strict=False)):
         for j in range(i + 1, count):

@@ -7,7 +7,9 @@ from functools import cached_property
 
 from redi.errors import UsageError
 from redi.lazy import Tensor, torch
-from redi.samplers import Sampler
+from redi.samplers import Levels, Sampler
+
+_LEAST_SIGNAL = 2.0**-24  # alpha where a rectified flow starts
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,18 @@ class Plan:
     @cached_property
     def alpha(self) -> Tensor:
         """float64 (strides + 1,)."""
-        return self.sampler.levels.alpha[list(self.steps)]
+        return solver_levels(self.sampler).alpha[list(self.steps)]
 
     @cached_property
     def rho(self) -> Tensor:
         """float64 (strides + 1,), falling."""
-        return self.sampler.levels.rho[list(self.steps)]
+        return solver_levels(self.sampler).rho[list(self.steps)]
 
     def target(self, level: int) -> tuple[float, float]:
         """Where the step from a level goes: the `rho` that the reference's own update wrote, and
         by what its `y` is multiplied to be read as the next call does."""
         step = self.steps[level + 1]
-        written, read = self.sampler.written, self.sampler.levels
+        written, read = self.sampler.written, solver_levels(self.sampler)
         return float(written.rho[step]), float(written.alpha[step] / read.alpha[step])
 
     @property
@@ -74,6 +76,21 @@ class Plan:
         return self.sampler.call_timesteps[self.steps[level]][0]
 
 
+def solver_levels(sampler: Sampler) -> Levels:
+    """A sampler's levels, where `y = x / alpha` exists at each of them.
+
+    A rectified flow starts at zero signal. It is taken to start just below, by less than float32
+    tells from it.
+    """
+    own = sampler.levels
+    if float(own.alpha[0]) > 0 or not torch.allclose(
+        own.alpha + own.sigma, torch.ones_like(own.alpha)
+    ):
+        return own
+    alpha = own.alpha.clamp_min(_LEAST_SIGNAL)
+    return Levels(alpha, 1 - alpha)
+
+
 def check_calls(num_steps: int, calls: int, told: str = "correction.calls") -> None:
     """Refuse a budget that the trajectories do not hold; `told` is what the user calls it."""
     if not 1 <= calls <= num_steps:
@@ -90,7 +107,7 @@ def check_reference(sampler: Sampler) -> Tensor:
             f"sampler={sampler.name} calls the network twice in one update, so its trajectories "
             "cannot be a reference for correction: use ddim, dpm_solver or dpm_solver_pp"
         )
-    rho = sampler.levels.rho
+    rho = solver_levels(sampler).rho
     if not torch.isfinite(rho).all():
         raise UsageError(
             "the reference starts at zero signal, where y = x / alpha is not defined: "

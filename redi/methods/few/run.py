@@ -49,9 +49,18 @@ def look(
     answer = yield Ask(latents, plan.timestep(level), at, divisor, guidance=True)
     if not torch.equal(answer.latents, latents):  # a pipeline's callback changed them
         y = answer.latents.double() / alpha
-    noise = plan.sampler.noise_prediction(answer.output, answer.latents, step)
+    noise = _noise(plan, level, answer)
     guidance = None if answer.guidance is None else answer.guidance.double()
-    return Visit(float(plan.rho[level]), y, noise.double(), guidance), answer
+    return Visit(float(plan.rho[level]), y, noise, guidance), answer
+
+
+def _noise(plan: Plan, level: int, answer: Answer) -> Tensor:
+    """The noise prediction (B, C, H, W) float64 at a level."""
+    sampler, step = plan.sampler, plan.steps[level]
+    if float(sampler.levels.alpha[step]) > 0:
+        return sampler.noise_prediction(answer.output, answer.latents, step).double()
+    alpha, rho = float(plan.alpha[level]), float(plan.rho[level])  # where a flow starts
+    return sampler.noise_at(answer.output.double(), answer.latents.double(), alpha, rho * alpha)
 
 
 def walk(

@@ -8,7 +8,7 @@ from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.lazy import Tensor, torch
 from redi.methods.base import Setup
-from redi.methods.few.plan import Plan
+from redi.methods.few.plan import Plan, solver_levels
 from redi.methods.few.run import look
 from redi.samplers import Calls
 
@@ -37,7 +37,7 @@ class Teacher:
         if step:
             stored = self.kb.latents(step, torch.arange(len(self)))
             latents = stored.reshape(self.start.shape).to(self.start.device)
-        y = latents.double() / float(self.setup.sampler.levels.alpha[step])
+        y = latents.double() / float(solver_levels(self.setup.sampler).alpha[step])
         bad = ~y.flatten(1).isfinite().all(1)
         if bool(bad.any()):
             raise UsageError(

@@ -35,6 +35,7 @@ class Span(FittedLevels):
     trajectories: int = within(96, 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self)
 
     def fit_to(self, plan: Plan, teacher: Teacher, say: Say) -> Calls[dict[str, Tensor]]:
