@@ -64,23 +64,24 @@ class Bench:
         try:
             ask = next(calls)
             while True:
-                self.asked += len(ask.latents)
+                self.asked += len(ask.latents) if ask.rows is None else len(ask.rows)
                 ask = calls.send(Answer(ask.latents, self._said(ask)))
         except StopIteration as end:
             return end.value
 
     def _said(self, ask: Ask) -> Tensor:
-        size, found = self.together or len(ask.latents), []
-        for first in range(0, len(ask.latents), size):
-            part = ask.input[first : first + size]
-            said = self.model.encode(self.prompts[first : first + len(part)])
-            found.append(self.model.predictor(said)(part, ask.timestep))
-        return torch.cat(found)
+        rows = torch.arange(len(ask.latents)) if ask.rows is None else ask.rows
+        said = torch.zeros_like(ask.latents)
+        for part in rows.split(self.together or len(rows)):
+            told = self.model.encode([self.prompts[i] for i in part.tolist()])
+            said[part] = self.model.predictor(told)(ask.input[part], ask.timestep)
+        return said
 
-    def part(self, count: int) -> Bench:
-        """The first trajectories alone."""
-        states = {step: latents[:count] for step, latents in self.states.items()}
-        return replace(self, prompts=self.prompts[:count], start=self.start[:count], states=states)
+    def chosen(self, rows: Tensor) -> Bench:
+        """Some trajectories alone."""
+        states = {step: latents[rows] for step, latents in self.states.items()}
+        prompts = [self.prompts[i] for i in rows.tolist()]
+        return replace(self, prompts=prompts, start=self.start[rows], states=states)
 
     def plan(self, calls: int, levels: str = "even") -> Plan:
         return plan(self.sampler, calls, levels)

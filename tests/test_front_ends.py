@@ -17,6 +17,7 @@ from redi.config import Config
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
 from redi.methods import METHODS, Fitted, Method, Query, Setup, register
+from redi.methods.best import Best
 from redi.methods.corrected import Adaptive, Corrected, Recipe
 from redi.methods.dc import DCSolver
 from redi.methods.dode import DODE
@@ -49,6 +50,7 @@ def settings() -> dict[str, Method]:
         "olss": OLSS(3),
         "dode": DODE(3, "gits", base="dpm_solver_pp"),
         "adaptive": Adaptive((2, 4), RECIPE, tolerance=0.3, risk=0.4),
+        "best": Best(3, ("plain", "dc_solver"), trials=4),
         "dc_solver": DCSolver(4),
         "pas": PAS(3, order=2, tolerance=0),
         "span": Span(3, sweeps=2),

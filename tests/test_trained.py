@@ -168,4 +168,4 @@ def test_least_absolute_of_a_constant_is_the_median() -> None:
 @pytest.mark.parametrize("method", [Span(4, sweeps=1), DCSolver(4), PAS(4, order=2)])
 def test_a_sample_does_not_depend_on_its_batch(method: Any, known: Bench) -> None:
     fitted, alone = known.fitted(method), replace(known, together=1)
-    assert torch.equal(alone.run(fitted)[:3], alone.part(3).run(fitted))
+    assert torch.equal(alone.run(fitted)[:3], alone.chosen(torch.arange(3)).run(fitted))

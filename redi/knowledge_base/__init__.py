@@ -3,6 +3,7 @@
 from redi.knowledge_base.journal import Journal, all_shards, stated_error
 from redi.knowledge_base.manifest import Column, Manifest
 from redi.knowledge_base.merge import copy_kb, merge
+from redi.knowledge_base.part import Part
 from redi.knowledge_base.prompts import Entry
 from redi.knowledge_base.reader import KnowledgeBase, complete_count
 from redi.knowledge_base.steps import step_group, step_of
@@ -17,6 +18,7 @@ __all__ = [
     "Journal",
     "KnowledgeBase",
     "Manifest",
+    "Part",
     "Writer",
     "all_shards",
     "complete_count",

@@ -198,6 +198,10 @@ class Fitted(Method):
     def load(self) -> None:
         """Read the fit of `setup`."""
 
+    def report(self, setup: Setup) -> Any:
+        """What people are shown once it is fitted, for a rich console; None: nothing."""
+        return None
+
     def is_fitted(self, setup: Setup) -> bool:
         """Whether nothing is left to fit."""
         return self.path(setup).is_file()

@@ -12,7 +12,8 @@ from redi.knowledge_base import KnowledgeBase
 from redi.methods import Fitted, Method, make_method, method_called
 from redi.methods.redi import ReDi
 from redi.models.identity import Identity, model_identity, require_same
-from redi.pipeline.fitting import check_stored, fit, reference_setup
+from redi.pipeline.choosing import fit
+from redi.pipeline.fitting import check_stored, reference_setup
 from redi.pipeline.noise import generators, noise_of
 from redi.pipeline.plans import UseMethod
 from redi.pipeline.recording import record

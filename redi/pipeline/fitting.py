@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
-from redi.methods import Fitted, Method, Query, Setup, make_method
+from redi.methods import Fitted, Method, Query, Setup
 from redi.methods.memo import REMEMBERED, Kept, Memo
 from redi.models.identity import Identity, model_identity, require_same, schedule_identity
 from redi.pipeline.networks import Networks
@@ -24,72 +27,47 @@ from redi.pipeline.recording import query
 from redi.pipeline.session import attach, detach
 from redi.pipeline.stand_in import StandIn
 from redi.samplers import Answer, Ask, Sampler, adapt
+from redi.samplers.build import set_as_told, shifted
 
 
-def fit(
-    pipe: Any,
-    kb: str | Path | KnowledgeBase,
-    method: str | Fitted = "corrected",
-    *,
-    num_inference_steps: int | None = None,
-    batch_size: int = 1,
-    progress: bool = True,
-    **call: Any,
-) -> Path:
-    """Fit a method to the trajectories of a knowledge base, on the pipeline itself.
+@dataclass(frozen=True)
+class Fitting:
+    """A pipeline that answers the calls of fits to one KB."""
 
-    Costs network calls (for corrected sampling one per trajectory and step, and a few more to
-    choose where the steps lie). The fit is kept beside the KB, where `enable` finds it::
+    pipe: Any
+    kb: KnowledgeBase
+    batch_size: int
+    progress: bool
+    call: dict[str, Any]
 
-        solver = redi.OLSS(5, levels="even")  # or redi.DODE(5, base="dpm_solver_pp"), ...
-        kb = redi.record(pipe, prompts, "kb", methods=[solver], noise="per_prompt", **call)
-        redi.fit(pipe, kb, solver, **call)
-        with redi.enable(pipe, kb, solver):
-            image = pipe("a red fox", num_inference_steps=5, guidance_scale=7.5).images[0]
-
-    Args:
-        kb: a KB recorded with this number in `budgets`, or with the method in `methods`.
-        method: a method that is fitted, by name or as an object.
-        num_inference_steps: of the calls to come, where the method is given by name.
-        batch_size: prompts per pipeline call.
-        call: the arguments that the KB was recorded with, such as guidance_scale.
-
-    Raises:
-        UsageError: the KB does not fit the pipeline or lacks the steps; it names what differs.
-    """
-    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
-    chosen = method if isinstance(method, Method) else _named(method, num_inference_steps)
-    if not isinstance(chosen, Fitted):
-        raise UsageError(f"method={chosen.name!r} has nothing to fit: enable it as it is")
-    setup = reference_setup(pipe, opened)
-    check_stored(chosen, setup)
-    path = chosen.path(setup)
-    if chosen.is_fitted(setup):
-        return path
-    call.pop("output_type", None)
-    looks = _Looks(pipe, opened, batch_size, call)
-    attach(pipe, looks)
-    try:
-        with Progress(disable=not progress) as bar:
-            looks.bar = bar
-            looks.task = bar.add_task("fitting", total=None)
-            _answer(chosen, setup, looks)
-    finally:
-        detach(pipe)
-    return path
-
-
-def _named(name: str, steps: int | None) -> Method:
-    if steps is None:
-        raise UsageError(f"method={name!r} needs num_inference_steps: give it")
-    return make_method(name, {"calls": steps})
+    def fit(self, method: Fitted) -> Path:
+        """Fit, unless that was done, and show what came of it."""
+        setup = reference_setup(self.pipe, self.kb)
+        check_stored(method, setup)
+        if method.is_fitted(setup):
+            return method.path(setup)
+        call = {name: value for name, value in self.call.items() if name != "output_type"}
+        looks = _Looks(self.pipe, self.kb, self.batch_size, call)
+        attach(self.pipe, looks)
+        try:
+            with Progress(disable=not self.progress) as bar:
+                looks.bar = bar
+                looks.task = bar.add_task("fitting", total=None)
+                _answer(method, setup, looks)
+        finally:
+            detach(self.pipe)
+        shown = method.report(setup) if self.progress else None
+        if shown is not None:
+            Console().print(shown)
+        return method.path(setup)
 
 
 def reference_setup(pipe: Any, kb: KnowledgeBase) -> Setup:
     """What a fitted method is bound to; refuses a KB that was made otherwise."""
     scheduler = deepcopy(pipe.scheduler)
     try:
-        scheduler.set_timesteps(int(kb.manifest.identity["steps"]))
+        mu = _shift(pipe, kb)
+        set_as_told(scheduler, int(kb.manifest.identity["steps"]), mu, even=mu is not None)
     except ValueError as error:
         raise UsageError(
             f"{type(scheduler).__name__} needs more than a number of steps ({error}): fitted "
@@ -98,6 +76,19 @@ def reference_setup(pipe: Any, kb: KnowledgeBase) -> Setup:
     sampler = adapt(scheduler)
     require_same(kb, model_identity(pipe) | schedule_identity(sampler))
     return Setup(sampler, dict(scheduler.config), kb)
+
+
+def _shift(pipe: Any, kb: KnowledgeBase) -> float | None:
+    """By what a flow pipeline shifts its levels for pictures of the KB's size; None: by nothing.
+
+    The rule is the pipeline's own. It takes the number of tokens, so latents have to be tokens.
+    """
+    own = getattr(type(pipe), "_redi_original", type(pipe))
+    rule = getattr(sys.modules[own.__module__], "calculate_shift", None)
+    tokens = kb.latent_shape[-2] if kb.latent_shape[0] == 1 else None
+    if rule is None or tokens is None:
+        return None
+    return shifted(pipe.scheduler.config, tokens, rule).get("mu")
 
 
 def check_stored(method: Fitted, setup: Setup) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from redi.data.noise import NoisePolicy
 from redi.methods import Fitted, Setup
@@ -16,7 +17,7 @@ def fit_all(
     setup: Setup,
     noise: NoisePolicy,
     model: TextToImageModel,
-    say: Callable[[str], None],
+    say: Callable[[Any], None],
 ) -> None:
     """Fit every method that has no fit beside the KB yet; equal calls are made once for all."""
     kb, memo = setup.needs_kb("fit"), Memo(REMEMBERED)
@@ -27,3 +28,5 @@ def fit_all(
         start = setup.sampler.initial(drawn).latents
         made = solve_fit(method.fitting(setup, start, say), model, kb.prompts, memo)
         say(f"{method.title}: {made} network calls, kept in {method.path(setup)}")
+        if (shown := method.report(setup)) is not None:
+            say(shown)

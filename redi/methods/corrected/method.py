@@ -62,6 +62,11 @@ class Corrected(FewLevels, Fitted):
         return sorted({s for where in levels for s in needed_steps(setup.sampler, strides, where)})
 
     def fitting(self, setup: Setup, start: Tensor, say: Say) -> Calls[None]:
+        if start.dim() != 4:
+            raise UsageError(
+                "corrections are maps over pictures, and this pipeline's latents are tokens "
+                f"{tuple(start.shape[1:])}: use another fitted method"
+            )
         plans, cost = list[Plan](), Cost()
         for where in self.recipe.levels:
             made, spent = yield from place(setup, start, self.calls, where, self.analytic, say)
