@@ -29,7 +29,7 @@ from redi.samplers import Calls, Sampler, build_sampler
 @register
 @dataclass
 class Placed(FewLevels, Fitted):
-    """A plain solver on placed levels of the KB's sampler; only some placements are fitted."""
+    """A plain solver on levels that a formula, a table or a search of the trajectories places."""
 
     name = "placed"
     title = "a plain sampler on given levels"

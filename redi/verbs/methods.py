@@ -11,6 +11,8 @@ from rich.table import Table
 
 from redi.errors import UsageError
 from redi.methods import METHODS, Fitted, Method
+from redi.methods.few.bases import BASES
+from redi.methods.few.placement import placements
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -48,3 +50,5 @@ def show_methods(arguments: list[str], console: Console) -> None:
     for row in rows():
         table.add_row(*row)
     console.print(table)
+    console.print(f"base: {', '.join(BASES)}")
+    console.print(f"levels: {', '.join(placements())}")

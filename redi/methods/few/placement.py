@@ -111,11 +111,15 @@ def placement(name: str) -> Callable[[Search], Search]:
 def check_levels(levels: str, told: str = "levels") -> None:
     """Refuse a placement that does not exist; `told` is where the user named it."""
     if not is_placement(levels):
-        plain = [name + "P" * kind.takes_number for name, kind in _PLAIN.items()]
         raise UsageError(
-            f"{told} has {levels!r}; use one of {', '.join([*plain, *_FITTED])}, with a number P "
-            "above zero, such as late1.5"
+            f"{told} has {levels!r}; use one of {', '.join(placements())}, with a number P above "
+            "zero, such as late1.5"
         )
+
+
+def placements() -> list[str]:
+    """Names of all placements; P stands for a number."""
+    return [*(name + "P" * kind.takes_number for name, kind in _PLAIN.items()), *_FITTED]
 
 
 def is_placement(levels: str) -> bool:
