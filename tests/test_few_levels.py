@@ -55,6 +55,14 @@ def test_published_tables_and_formulas_are_met_on_a_fine_grid() -> None:
     assert levels(2, "poly3")[1] > levels(2, "poly7")[1]
 
 
+def test_a_start_at_pure_noise_does_not_bend_the_formulas() -> None:
+    times = torch.linspace(1 - 2**-24, 0, 41, dtype=torch.float64)
+    rho = times / (1 - times)
+    for name in ("karras", "poly", "dmn"):
+        strides = torch.tensor(coarse_steps(rho, 6, name)).diff()
+        assert int(strides.max()) < 25  # not all of them beside the start
+
+
 def test_a_placement_that_does_not_exist_is_refused() -> None:
     rho = torch.linspace(10, 0.1, 11, dtype=torch.float64)
     for name in ("later", "late", "late0", "poly-1", "gitsy"):

@@ -24,8 +24,10 @@ from redi.samplers import Calls, Sampler
 
 #: levels of Align Your Steps (Sabour et al. 2024, table of Stable Diffusion 1.5), ten calls
 _AYS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-#: and of SDXL
+#: and of SDXL, ten calls
 _AYS_XL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+
+_NO_SIGNAL = 4096.0  # `rho` of a start without signal, as of a rectified flow
 
 #: reference levels `rho` (N + 1,), the least level that the network knows, strides and the number
 #: in the name: to steps (strides + 1,), not yet distinct
@@ -50,13 +52,18 @@ def _late(rho: Tensor, low: float, strides: int, power: float) -> Sequence[int]:
 
 def _karras(rho: Tensor, low: float, strides: int, power: float) -> Sequence[int]:
     """Karras et al. (2022), eq. 5, down to the last level before the end."""
-    wanted = _polynomial(float(rho[0]), float(rho[-2]), max(strides - 1, 1), power)
+    wanted = _polynomial(_top(rho), float(rho[-2]), max(strides - 1, 1), power)
     return [*_nearest(rho, wanted[:strides]), len(rho) - 1]
 
 
 def _poly(rho: Tensor, low: float, strides: int, power: float) -> Sequence[int]:
     """The same formula down to the least level that the network knows, which is the end."""
-    return _nearest(rho, _polynomial(float(rho[0]), low, strides, power))
+    return _nearest(rho, _polynomial(_top(rho), low, strides, power))
+
+
+def _top(rho: Tensor) -> float:
+    """The first level that holds signal: formulas in `rho` have no sense of pure noise."""
+    return float(rho[0] if rho[0] < _NO_SIGNAL else rho[1])
 
 
 def _polynomial(high: float, low: float, strides: int, power: float) -> list[float]:
@@ -65,7 +72,7 @@ def _polynomial(high: float, low: float, strides: int, power: float) -> list[flo
 
 
 def _dmn(rho: Tensor, low: float, strides: int, power: float) -> Sequence[int]:
-    return _nearest(rho, dmn_levels(float(rho[0]), low, strides, power))
+    return _nearest(rho, dmn_levels(_top(rho), low, strides, power))
 
 
 def _table(levels: Sequence[float]) -> Formula:
