@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cleanfid import fid as cleanfid
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.functional.multimodal import clip_score
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -189,6 +190,10 @@ def test_ssim_is_one_for_equal_pictures_and_agrees_with_torchmetrics():
     ]
     torch.testing.assert_close(ssim(a, b).float(), torch.stack(in_unit_range), atol=1e-4, rtol=0)
     assert not torch.allclose(ssim(a, b).float(), torch.stack(each), atol=1e-3)
+    exact = structural_similarity_index_measure(
+        (a.double() + 1) / 2, (b.double() + 1) / 2, reduction="none", data_range=1.0
+    )
+    torch.testing.assert_close(ssim(a, b), exact, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(ssim(a, b)[2:3], ssim(a[2:3], b[2:3]))
 
 

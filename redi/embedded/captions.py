@@ -8,7 +8,7 @@ and is in no knowledge base, while each single word was.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -57,7 +57,7 @@ class Composition:
 
     def split(self) -> str:
         """The one split that this combination belongs to."""
-        said = [f"{name}={value}" for name, value in asdict(self).items() if value]
+        said = [f"{name}={value}" for name, value in vars(self).items() if value]
         digest = hashlib.blake2b("/".join(said).encode(), digest_size=8).digest()
         position = int.from_bytes(digest, "little") / 2**64
         for name, share in SPLITS.items():

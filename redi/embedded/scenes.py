@@ -21,6 +21,7 @@ PLACES = {"middle": (0, 0), "left": (-1, 0), "right": (1, 0), "top": (0, -1), "b
 SHIFT = {"large": 8, "small": 15}  # pixels off centre
 SECOND, FURTHER = 22, 16  # sides of the second object and of the third and fourth
 COUNTS = (0.3, 0.35, 0.22, 0.13)  # how often a scene has one, two, three and four objects
+_UP_TO_COUNT, _UP_TO_KIND = np.cumsum(COUNTS), np.cumsum(list(KINDS.values()))
 _CELLS = [(x, y) for y in (11, 32, 53) for x in (11, 32, 53)]  # centres of the smaller objects
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -112,9 +113,9 @@ def check_values(described: object) -> None:
 
 def draw_scene(rng: np.random.Generator) -> Scene:
     """A scene from the domain's law: different objects, everything else independent."""
-    count = 1 + int(np.searchsorted(np.cumsum(COUNTS), rng.random()))
+    count = 1 + int(np.searchsorted(_UP_TO_COUNT, rng.random()))
     first, *smaller = (OBJECTS[i] for i in rng.permutation(len(OBJECTS))[:count])
-    kind = tuple(KINDS)[int(np.searchsorted(np.cumsum(list(KINDS.values())), rng.random()))]
+    kind = tuple(KINDS)[int(np.searchsorted(_UP_TO_KIND, rng.random()))]
     colour, accent = (tuple(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2])
     return Scene(
         object=first,
