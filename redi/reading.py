@@ -17,7 +17,7 @@ _SEALED = 8 << 20  # bytes of a manifest, journal entry or index description: fa
 _LARGEST = 1 << 28
 
 
-def open_file(path: Path, what: str, links: bool = False) -> int:
+def open_file(path: Path | str, what: str, links: bool = False) -> int:
     """Descriptor of a regular file, for reading; refuses folders, pipes and, unless `links`, links.
 
     Links are followed in what the user names, and never in what may come from somebody else.
@@ -28,7 +28,7 @@ def open_file(path: Path, what: str, links: bool = False) -> int:
     except FileNotFoundError:
         raise UsageError(f"{what} {str(path)!r} is missing") from None
     except OSError as error:
-        if path.is_symlink() and not links:
+        if os.path.islink(path) and not links:
             raise UsageError(
                 f"{what} {str(path)!r} is a link, and only files are read: copy the file that it "
                 "points to into its place"
@@ -42,31 +42,37 @@ def open_file(path: Path, what: str, links: bool = False) -> int:
 
 def open_below(root: Path, name: str, what: str) -> int:
     """Descriptor of the file `name`, "folder/file", below `root`; no link leads out of it."""
-    path = root / name
-    if path.parent != root:
-        refuse_link(path.parent)
-    return open_file(path, what)
+    folder = os.path.dirname(name)
+    if folder:
+        refuse_link(os.path.join(root, folder))
+    return open_file(os.path.join(root, name), what)
 
 
-def refuse_link(folder: Path) -> None:
+def refuse_link(folder: Path | str) -> None:
     """Refuse a folder that is a link to another place."""
-    if folder.is_symlink():
+    if os.path.islink(folder):
         raise UsageError(
             f"the folder {str(folder)!r} is a link, and links are not followed here: copy the "
             "folder that it points to into its place"
         )
 
 
-def read_bytes(path: Path, what: str, largest: int = _LARGEST, links: bool = False) -> bytes:
+def read_bytes(path: Path | str, what: str, largest: int = _LARGEST, links: bool = False) -> bytes:
     """A whole file of at most `largest` bytes."""
-    with open(open_file(path, what, links), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    descriptor = open_file(path, what, links)
+    try:
+        size = os.fstat(descriptor).st_size
         if size > largest:
             raise UsageError(
                 f"{what} {str(path)!r} has {size} bytes, more than the {largest} that it can need: "
                 "it is damaged or no such file"
             )
-        return file.read(largest)
+        data = os.read(descriptor, size)
+        while len(data) < size and (more := os.read(descriptor, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def parse_json(data: bytes, finite: bool = True) -> Any:
@@ -83,7 +89,7 @@ def read_json(path: Path, what: str) -> Any:
     return _parsed(path, what, read_bytes(path, what, links=True), finite=False)
 
 
-def _parsed(path: Path, what: str, data: bytes, finite: bool) -> Any:
+def _parsed(path: Path | str, what: str, data: bytes, finite: bool) -> Any:
     try:
         return parse_json(data, finite)
     except UnicodeDecodeError as error:
@@ -99,7 +105,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_sealed(
-    path: Path, what: str, old: Callable[[dict[str, Any]], bool] = lambda content: False
+    path: Path | str, what: str, old: Callable[[dict[str, Any]], bool] = lambda content: False
 ) -> dict[str, Any]:
     """Read a JSON object that `sealed` made, without its checksum, which has to be right.
 

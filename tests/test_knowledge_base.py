@@ -30,6 +30,8 @@ from redi.knowledge_base import (
     subset,
     verify,
 )
+from redi.knowledge_base.manifest import FORMAT
+from redi.reading import sealed
 from redi.verbs.kb_info import describe
 
 COLUMNS = (
@@ -186,7 +188,7 @@ def test_format_1_is_read_and_grown(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, **kept}))
     assert len(KnowledgeBase(tmp_path)) == 4 and verify(tmp_path, range(1)) == 3
     kb = KnowledgeBase(fill(tmp_path, 2))
-    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == FORMAT
     expected = np.concatenate([arrays(s)["step_0005", "latents"] for s in range(2)])
     assert np.array_equal(kb.column("step_0005", "latents").numpy(), expected)
 
@@ -311,6 +313,25 @@ def test_another_setting_is_refused_with_the_fields_that_differ(tmp_path: Path) 
     assert "guidance_scale" in message and "steps" not in message
 
 
+def test_format_2_is_read_sealed_and_becomes_3_before_a_short_shard_is_added(
+    tmp_path: Path,
+) -> None:
+    """A reader of format 2 takes a short shard for the last one: it has to refuse instead."""
+    fill(tmp_path, 1)
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_text()) | {"format": 2}
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="was altered"):
+        KnowledgeBase(tmp_path)
+    path.write_text(json.dumps(sealed(content)))
+    assert len(KnowledgeBase(tmp_path)) == 4 and Manifest.read(tmp_path).format == 2
+    Writer(tmp_path, Manifest.read(tmp_path), {})
+    assert Manifest.read(tmp_path).format == FORMAT == 3
+    digest = Manifest.read(tmp_path).digest
+    assert digest == replace(Manifest.read(tmp_path), format=2).digest  # no content of the KB
+
+
 def test_newer_formats_missing_kbs_and_small_kbs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no knowledge base"):
         KnowledgeBase(tmp_path / "none")
@@ -318,8 +339,9 @@ def test_newer_formats_missing_kbs_and_small_kbs_are_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="kb.size=5 is more than the 4"):
         KnowledgeBase(tmp_path, 5)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "checksum": None}))
-    with pytest.raises(UsageError, match="format 3, this version reads 1 to 2"):
+    newer = {"format": FORMAT + 1, "checksum": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | newer))
+    with pytest.raises(UsageError, match=f"format {FORMAT + 1}, this version reads 1 to {FORMAT}"):
         KnowledgeBase(tmp_path)
 
 

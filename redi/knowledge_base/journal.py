@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,8 +54,9 @@ class Journal:
         Its files are those of this shard, one for each group of the manifest, and large enough for
         its rows; none of them is outside of the KB's folder.
         """
-        path = journal_path(root, shard)
-        refuse_link(path.parent)
+        folder = os.path.join(root, "journal")
+        refuse_link(folder)
+        path = f"{folder}/{shard:05d}.json"
         content = read_sealed(path, "the KB journal", _of_format_1)
         old = _of_format_1(content)
         try:
@@ -64,14 +66,14 @@ class Journal:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UsageError(
-                f"the KB journal {str(path)!r} is damaged ({reason}): delete it and run "
+                f"the KB journal {path!r} is damaged ({reason}): delete it and run "
                 "'redi kb build' to make its shard again"
             ) from None
 
 
 def _files(given: Any, shard: int, rows: int, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """The files of an entry, or a `ValueError`."""
-    needed = {group: rows * sum(c.row_bytes for c in cs) for group, cs in manifest.groups.items()}
+    needed = {group: rows * each for group, each in manifest.group_bytes.items()}
     needed[PROMPTS] = 0
     found: dict[str, dict[str, Any]] = {}
     for name, described in dict(given).items():
@@ -121,9 +123,12 @@ def committed(root: Path, shard: int) -> bool:
 
 def all_shards(root: Path) -> list[int]:
     """Numbers of all committed shards; a part of a KB may start after the first."""
-    folder = root / "journal"
+    folder = os.path.join(root, "journal")
     refuse_link(folder)
-    names = [path.name for path in folder.glob("*.json") if _SHARD_NAME.fullmatch(path.name)]
+    try:
+        names = [name for name in os.listdir(folder) if _SHARD_NAME.fullmatch(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return sorted(n for n in (int(name[:-5]) for name in names) if f"{n:05d}.json" in names)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from redi.knowledge_base.differences import differences
 from redi.knowledge_base.precision import PRECISIONS, row_bytes
 from redi.reading import read_sealed, sealed, whole
 
-#: 2 added checksums, stored precisions, file names with a hash, and subsets
-FORMAT = 2
-_READABLE = (1, FORMAT)
+#: 2 added checksums, stored precisions, file names with a hash, and subsets; 3 added shards of
+#: fewer rows before the last, at which a reader of format 2 stops without a word
+FORMAT = 3
+_READABLE = (1, 2, FORMAT)
+_SEALED = (2, FORMAT)
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")  # names of groups, which are folders, and of columns
 _TAKEN = ("journal", "index", "fits", "prompts")  # folders of something else
 #: fields of an identity that readers compute with, where they are there
@@ -68,17 +71,22 @@ class Manifest:
     made_with: dict[str, str] | None = None
     format: int = FORMAT
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[Column]]:
         found: dict[str, list[Column]] = {}
         for column in self.columns:
             found.setdefault(column.group, []).append(column)
         return found
 
+    @cached_property
+    def group_bytes(self) -> dict[str, int]:
+        """Bytes of arrays per trajectory in each group's file."""
+        return {group: sum(c.row_bytes for c in columns) for group, columns in self.groups.items()}
+
     @property
     def row_bytes(self) -> int:
         """Bytes of arrays per trajectory."""
-        return sum(column.row_bytes for column in self.columns)
+        return sum(self.group_bytes.values())
 
     @property
     def digest(self) -> str:
@@ -115,7 +123,7 @@ class Manifest:
                 f"kb.dir={str(root)!r} holds no knowledge base: run 'redi kb build', or name the "
                 "folder that holds manifest.json"
             )
-        content = read_sealed(path, "the KB manifest", lambda c: c.get("format") != FORMAT)
+        content = read_sealed(path, "the KB manifest", lambda c: c.get("format") not in _SEALED)
         version = content.get("format")
         if version not in _READABLE:
             raise UsageError(

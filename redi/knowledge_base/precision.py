@@ -40,8 +40,8 @@ def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def row_bytes(shape: tuple[int, ...], dtype: str) -> int:
     """Bytes of one stored row."""
-    values = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return values + (4 * int(np.prod(scale_shape(shape))) if dtype == "int8" else 0)
+    values = math.prod(shape) * np.dtype(dtype).itemsize
+    return values + (4 * math.prod(scale_shape(shape)) if dtype == "int8" else 0)
 
 
 def encode(array: np.ndarray, dtype: str, what: str) -> tuple[dict[str, np.ndarray], float]:

@@ -25,10 +25,6 @@ class Rows:
         self.root, self.manifest, self.journals, self.count = root, manifest, journals, count
         self._firsts = [0, *accumulate(journal.rows for journal in journals)]
         self._columns = {(c.group, c.name): c for c in manifest.columns}
-        self._names = [
-            {group: journal.name(group) for group in (*manifest.groups, PROMPTS)}
-            for journal in journals
-        ]
 
     def __len__(self) -> int:
         return self.count
@@ -85,10 +81,11 @@ class Rows:
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {self.count}")
         out = self._empty(column, len(rows))
         for suffix, view in _bytes(out).items():
-            width = len(view) // max(1, len(rows))
-            for place, row in enumerate(rows):
-                shard, first = self._place(row)
-                array = self._placed(shard, group)[name + suffix]
+            width, current = len(view) // max(1, len(rows)), -1
+            for place in sorted(range(len(rows)), key=rows.__getitem__):  # shard by shard
+                shard, first = self._place(rows[place])
+                if shard != current:
+                    current, array = shard, self._placed(shard, group)[name + suffix]
                 array.read_into(view[place * width : (place + 1) * width], first)
         return out
 
@@ -98,17 +95,18 @@ class Rows:
         return shard, row - self._firsts[shard]
 
     @cached_property
+    def _names(self) -> list[dict[str, str]]:
+        """The files of each shard by group, below the root."""
+        return [{name.partition("/")[0]: name for name in j.files} for j in self.journals]
+
+    @cached_property
     def _files(self) -> ArrayFiles:
         return ArrayFiles(self.root)
 
     def _placed(self, shard: int, group: str) -> dict[str, Placed]:
         """The arrays of a group's file in one shard."""
         name, rows = self._names[shard][group], self.journals[shard].rows
-        return self._files.open(name, rows, self._groups[group])
-
-    @cached_property
-    def _groups(self) -> dict[str, list[Column]]:
-        return self.manifest.groups
+        return self._files.open(name, rows, self.manifest.groups[group])
 
     def _column(self, group: str, name: str) -> Column:
         if (group, name) not in self._columns:

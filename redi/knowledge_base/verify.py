@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from redi.errors import UsageError
 from redi.files import is_partial
 from redi.knowledge_base.journal import FILE_NAME, Journal, committed
 from redi.knowledge_base.manifest import Manifest
-from redi.reading import digest_of, open_below
+from redi.reading import digest_of, open_below, refuse_link
 
 
 def verify(root: Path, shards: Iterable[int], hashes: bool = True) -> int:
@@ -26,18 +27,20 @@ def check_files(root: Path, journal: Journal, hashes: bool) -> int:
     """Check one shard's files: sizes always, content where `hashes`."""
     fix = f"delete journal/{journal.shard:05d}.json and run 'redi kb build' to make it again"
     for name, expected in journal.files.items():
-        shown = f"the KB file {str(root / name)!r}"
-        if not os.path.lexists(root / name):
-            raise UsageError(f"{shown} is missing: {fix}")
-        descriptor = open_below(root, name, "the KB file")
-        size = os.fstat(descriptor).st_size
-        if size != expected["bytes"]:
-            os.close(descriptor)
-            raise UsageError(f"{shown} has {size} bytes in place of {expected['bytes']}: {fix}")
-        if not hashes:
-            os.close(descriptor)
-        elif digest_of(descriptor) != expected["sha256"]:
-            raise UsageError(f"{shown} was altered (hash differs): {fix}")
+        path = os.path.join(root, name)
+        try:
+            found = os.lstat(path)
+        except OSError:
+            raise UsageError(f"the KB file {path!r} is missing: {fix}") from None
+        refuse_link(os.path.dirname(path))
+        if not stat.S_ISREG(found.st_mode):
+            os.close(open_below(root, name, "the KB file"))  # says what it is
+        if (size := found.st_size) != expected["bytes"]:
+            raise UsageError(
+                f"the KB file {path!r} has {size} bytes in place of {expected['bytes']}: {fix}"
+            )
+        if hashes and digest_of(open_below(root, name, "the KB file")) != expected["sha256"]:
+            raise UsageError(f"the KB file {path!r} was altered (hash differs): {fix}")
     return len(journal.files)
 
 
