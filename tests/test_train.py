@@ -94,11 +94,15 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     assert [row[0] for row in told(tmp_path / "whole")[:-1]] == ["step", "2", "4", "5"]
 
 
-@pytest.mark.parametrize("last", ["loss", "sheet", "checkpoint"])
+@pytest.mark.parametrize("last", ["loss", "sheet", "file", "checkpoint"])
 def test_a_run_killed_around_a_checkpoint_leaves_no_gap(tmp_path: Path, last: str) -> None:
     config = replace(SHORT, steps=3, save_every=2)
-    done = {"loss": "_Log.add", "sheet": "_save_sheet", "checkpoint": "Checkpoints.save"}[last]
-    owner, _, name = ("redi.embedded.training." + done).rpartition(".")
+    owner, _, name = {
+        "loss": "redi.embedded.training._Log.add",
+        "sheet": "redi.embedded.training._save_sheet",
+        "file": "redi.embedded.checkpoint.write_durably",  # the first of two
+        "checkpoint": "redi.embedded.training.Checkpoints.save",
+    }[last].rpartition(".")
     fitted(tmp_path / "whole", config)
     with pytest.MonkeyPatch.context() as patch:
         original = pkgutil.resolve_name(f"{owner}.{name}")
@@ -112,6 +116,9 @@ def test_a_run_killed_around_a_checkpoint_leaves_no_gap(tmp_path: Path, last: st
             fitted(tmp_path / "resumed", config)
     resumed = fitted_report(tmp_path / "resumed", config)
     assert told(tmp_path / "whole") == told(tmp_path / "resumed")
+    for kept in ("constant", "last"):
+        states = [load_file(tmp_path / n / f"{kept}.safetensors") for n in ("whole", "resumed")]
+        assert same(*states)
     assert resumed == fitted_report(tmp_path / "whole", config)  # nothing left to do: no NaN
 
 

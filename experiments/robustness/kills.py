@@ -112,8 +112,13 @@ def undisturbed(command: Command, top: Path) -> Undisturbed:
     return Undisturbed(prepared, seconds, runs[0])
 
 
-def attempt(command: Command, whole: Undisturbed, folder: Path, rng: random.Random) -> list[float]:
-    """Kill a command, some also while they resume, and compare; the seconds after which."""
+def attempt(
+    command: Command, whole: Undisturbed, folder: Path, rng: random.Random
+) -> tuple[list[float], list[str]]:
+    """Kill a command, some also while they resume, and compare.
+
+    Gives the seconds after which it was killed and the names of files that differ.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole.prepared, folder)
     moments: list[float] = []
@@ -123,10 +128,10 @@ def attempt(command: Command, whole: Undisturbed, folder: Path, rng: random.Rand
             break
         moments.append(round(after, 3))
     finish(command.line, folder)
-    if found := differing(whole.content, content(folder / command.resumed)):
-        raise AssertionError(f"{command.name} killed at {moments}: {found} differ in {folder}")
-    shutil.rmtree(folder)
-    return moments
+    found = differing(whole.content, content(folder / command.resumed))
+    if not found:
+        shutil.rmtree(folder)
+    return moments, found
 
 
 def main(arguments: list[str]) -> None:
@@ -145,50 +150,67 @@ def main(arguments: list[str]) -> None:
     top.mkdir(parents=True, exist_ok=True)
     log, revision = top / "tries.jsonl", git_revision()
     told = log.read_text().splitlines() if log.is_file() else []
-    tries = [t for t in map(json.loads, told) if t["revision"] == revision]
+    tries = [json.loads(line) for line in told]
     whole = {command.name: undisturbed(command, top / command.name) for command in chosen}
     while sum(len(t["moments"]) for t in tries) < int(given["kills"]):
         number = len(tries)
         command = chosen[number % len(chosen)]
         rng = random.Random(f"{given['seed']} {number}")
-        moments = attempt(command, whole[command.name], top / command.name / str(number), rng)
-        tries.append({"command": command.name, "moments": moments, "revision": revision})
+        folder = top / command.name / str(number)
+        moments, found = attempt(command, whole[command.name], folder, rng)
+        one = {"command": command.name, "moments": moments, "differ": found, "revision": revision}
+        tries.append(one)
         with log.open("a") as file:
-            file.write(json.dumps(tries[-1]) + "\n")
+            file.write(json.dumps(one) + "\n")
+        if found:
+            raise AssertionError(f"{command.name} killed at {moments}: {found} differ in {folder}")
         at = " and ".join(f"{moment:.2f} s" for moment in moments) or "its end"
         print(f"{number} {command.name}: killed after {at}, all files equal", flush=True)
-    write_summary(whole, tries, given["seed"], revision)
+    write_summary(whole, tries, given["seed"])
 
 
-def write_summary(
-    whole: dict[str, Undisturbed], tries: list[dict[str, Any]], seed: str, revision: dict[str, Any]
-) -> None:
-    """kills.md: a line per command."""
-    kills, again = Counter[str](), Counter[str]()
+def write_summary(whole: dict[str, Undisturbed], tries: list[dict[str, Any]], seed: str) -> None:
+    """kills.md: a line per command, and every difference that was found."""
+    kills, again, at = Counter[str](), Counter[str](), Counter[str]()
     for one in tries:
         kills[one["command"]] += len(one["moments"])
         again[one["command"]] += len(one["moments"]) > 1
+        at[_named(one["revision"])] += len(one["moments"])
     rows = [
-        f"| {name} | {run.seconds:.1f} | {len(run.content)} | {kills[name]} | {again[name]} | 0 |"
+        f"| {name} | {run.seconds:.1f} | {len(run.content)} | {kills[name]} | {again[name]} |"
         for name, run in whole.items()
     ]
-    changed = " with changes" if revision.get("changed") else ""
-    head = ("command", "seconds undisturbed", "files compared", "kills", "killed again", "differ")
+    found = [
+        f"* {one['command']} at revision {_named(one['revision'])}, killed after "
+        f"{' and '.join(f'{moment:.2f}' for moment in one['moments'])} s: "
+        f"{', '.join(one['differ'])}"
+        for one in tries
+        if one["differ"]
+    ]
+    revisions = " and ".join(f"{name} ({count} kills)" for name, count in at.items())
     text = f"""\
 # Kills
 
 `python experiments/robustness/kills.py kills={sum(kills.values())} seed={seed}` at revision
-{revision.get("revision", "unknown")[:12]}{changed}: each command was killed (SIGKILL, with its
-children) at random moments, started again, and compared file by file with a run that was never
-stopped. Commands run in forks of a process that has imported everything, so that the moments fall
-into their work. Seconds are not compared, pictures and pages only in that they are there.
+{revisions}: each command was killed (SIGKILL, with its children) at random moments, started again,
+and compared file by file with a run that was never stopped. Commands run in forks of a process that
+has imported everything, so that the moments fall into their work. Seconds are not compared,
+pictures and pages only in that they are there.
 
-| {" | ".join(head)} |
-|---|---:|---:|---:|---:|---:|
+| command | seconds undisturbed | files compared | kills | tries killed again while resuming |
+|---|---:|---:|---:|---:|
 {chr(10).join(rows)}
+
+Tries that ended differently: {len(found)}.
+{chr(10).join(found)}
 """
     write_durably(Path(__file__).with_name("kills.md"), lambda path: path.write_text(text))
     print(text)
+
+
+def _named(revision: dict[str, Any]) -> str:
+    changed = " with changes" if revision.get("changed") else ""
+    return f"{revision.get('revision', 'unknown')[:7]}{changed}"
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ class Checkpoints:
         }
         constant = step <= config.steps - config.decay_steps
         contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        for name in ("last", "constant") if constant else ("last",):
+        # whoever stops in between goes on from the first, which is the same state
+        for name in ("constant", "last") if constant else ("last",):
             write_durably(
                 self.folder / f"{name}.safetensors",
                 lambda path: save_file(contiguous, path, metadata),
