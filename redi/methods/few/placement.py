@@ -172,7 +172,7 @@ def place(
         return plan(setup.sampler, calls, levels, analytic), Cost()
     path = levels_path(setup, calls, levels, analytic)
     if not path.is_file():
-        say(f"Placing {calls} calls ({levels}) on {len(start)} trajectories")
+        say(f"Placing {calls} calls ({levels})")
         cost, strides = Cost(), calls + analytic
         steps = yield from cost.of(_FITTED[levels](Teacher(setup, start), strides))
         found = Plan(setup.sampler, _rising(steps, setup.sampler.num_steps), analytic)
