@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rights import override
+
 from redi import cli
 from redi.errors import UsageError
 
@@ -67,6 +69,7 @@ def run(case: Case) -> Outcome:
             where = f"{Path(last.filename).name}:{last.lineno}"
             return Outcome("TRACEBACK", f"{type(error).__name__}: {error} ({where})")
         finally:
+            override(True)  # a case may have given it up
             os.chdir(before)
 
 

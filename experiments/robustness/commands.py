@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from case import SMALL, Case
+from rights import override
 
 
 def small(*changes: str, prepare: Callable[[], object] = lambda: None, **options: Any) -> Case:
@@ -28,6 +29,12 @@ def _short(told: str) -> str:
 
 def _file() -> None:
     Path("file").write_text("")
+
+
+def _without_rights() -> None:
+    """A folder that cannot be written, also by root."""
+    Path("shut").mkdir(mode=0o555)
+    override(False)
 
 
 def _login() -> None:
@@ -73,6 +80,33 @@ FOLDERS = [
     small("run_dir=ünï", refused=False, after=lambda: f"writes {next(Path().glob('ün*'))}"),
     small("run_dir=a b (1)", refused=False, after=lambda: f"writes {next(Path().glob('a*'))}"),
 ]
+_SHUT = {"prepare": _without_rights, "words": ("shut", "cannot be written")}
+READ_ONLY = [
+    *(small(f"{key}=shut/new", **_SHUT) for key in ("run_dir", "kb.dir", "kb.root")),
+    small("reference_root=shut/new", **_SHUT),
+    *(
+        Case(f"redi {' '.join(line)}", (_without_rights, line), ("shut", "cannot be written"))
+        for line in (
+            ("train", "run_dir=shut/new"),
+            ("theory", "run_dir=shut/new"),
+            ("calibrate", "run_dir=shut/new"),
+        )
+    ),
+    Case(
+        "redi kb build, then redi kb merge shut/all kb",
+        (("kb", "build", *SMALL, "kb.dir=kb"), _without_rights, ("kb", "merge", "shut/all", "kb")),
+        ("shut", "cannot be written"),
+    ),
+    Case(
+        "redi kb build, then redi kb export kb shut/all",
+        (
+            ("kb", "build", *SMALL, "kb.dir=kb"),
+            _without_rights,
+            ("kb", "export", "kb", "shut/all"),
+        ),
+        ("shut", "cannot be written"),
+    ),
+]
 NAMES = [
     line("", words=("verb ''",)),
     small("", words=("not key=value",)),
@@ -96,4 +130,4 @@ NAMES = [
     small("trainer.accelerator=gpu", words=("PyTorch finds 0",)),
     small("logger=wandb", "logger.mode=online", prepare=_login, words=("finds no login",)),
 ]
-COMMANDS = [*NUMBERS, *STEPS, *FOLDERS, *NAMES]
+COMMANDS = [*NUMBERS, *STEPS, *FOLDERS, *READ_ONLY, *NAMES]

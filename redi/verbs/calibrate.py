@@ -19,6 +19,7 @@ from redi.files import write_durably, write_json
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
 from redi.models.text_to_image import TextToImageModel
 from redi.verbs.assemble import model_from
+from redi.verbs.folders import check_folder
 from redi.verbs.provenance import git_revision, machine, versions
 
 #: relative latent error of DPM-Solver++ 2M on Stable Diffusion by guidance and calls: the mean
@@ -33,6 +34,7 @@ def calibrate_job(config: CalibrateConfig, console: Console) -> Path:
     """Measure what is missing; write `points.parquet`, a plot, `pictures.json`, `results.json`."""
     chosen, folder = config.calibration, Path(config.run_dir)
     check(chosen)
+    check_folder("run_dir", folder)
     if config.threads:
         torch.set_num_threads(config.threads)
     base = model_from(config.model, chosen.guidance[0], "")

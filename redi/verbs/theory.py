@@ -17,6 +17,7 @@ from redi.models.mixture import MixtureModel
 from redi.models.noise_form import NoiseForm
 from redi.theory.study import run_study, split_prompts
 from redi.verbs.assemble import model_from, prompts_from
+from redi.verbs.folders import check_folder
 from redi.verbs.provenance import git_revision, machine, versions
 
 
@@ -58,6 +59,7 @@ def _estimators_table(block: dict[str, Any]) -> Table:
 def theory_job(config: TheoryRunConfig, console: Console) -> Path:
     """Run the study and write `results.json` beside the figures."""
     start, folder = time.time(), Path(config.run_dir)
+    check_folder("run_dir", folder)
     if config.model.kind == "analytic":
         mixture = MixtureModel(guidance_scale=config.guidance_scale)
         model: DiffusionModel = mixture

@@ -28,6 +28,7 @@ from redi.embedded.training import StageConfig, TrainingStage, fit
 from redi.errors import UsageError
 from redi.files import write_json
 from redi.reading import read_json, sha256
+from redi.verbs.folders import check_folder
 
 STAGES = ("autoencoder", "diffusion", "evaluator", "export")
 MODEL, EVALUATOR = "emoji-scenes", "emoji-clip"
@@ -42,6 +43,9 @@ def train(config: TrainConfig, console: Console) -> None:
         raise UsageError(
             f"precision={config.precision!r} is unknown; use one of float32, bf16-mixed"
         )
+    check_folder("run_dir", config.run_dir)
+    if config.export_dir is not None:
+        check_folder("export_dir", config.export_dir)
     if config.threads:
         torch.set_num_threads(config.threads)
     root = Path(config.run_dir)
