@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,26 @@ from redi.methods.corrected.kernel import Choice, fit_kernel
 from redi.methods.corrected.local import PatchRidge
 from redi.methods.corrected.store import load_correction, load_policy, save_correction, save_policy
 from redi.methods.few.plan import Plan
+from redi.methods.memo import Kept
 from redi.reading import sha256
 from redi.report.examples import Example, read_examples, write_examples
 from redi.report.runs import load_run
 from redi.retrieval import open_search
 from redi.samplers import Sampler, build_sampler
+from redi.verbs import reference
 
 OF = {"kb": "a", "model": "b"}
+MODEL: Any = SimpleNamespace(identity=lambda: {"model_hash": "b"}, device=torch.device("cpu"))
 _MEMORY = 256 << 10  # kB that reading a damaged file may take: far less than a forged size
 
 
 def made(root: Path) -> Path:
-    """One of each kind: KB, index, correction, adaptive budget."""
+    """One of each kind: KB, index, correction, adaptive budget, reference run."""
+    answers = {
+        "ab": Kept(torch.ones(2, 3), None, 0.5),
+        "cd": Kept(torch.zeros(2, 3), torch.ones(2, 3), 0.25),
+    }
+    reference.write(root / "reference.safetensors", MODEL, answers)
     if (root / "done").is_file():
         return root
     fill(root / "kb")
@@ -99,9 +108,18 @@ def read_policy(root: Path) -> Any:
     return read.budgets, read.threshold, read.regression.inputs.tolist()
 
 
+def read_reference(root: Path) -> Any:
+    """A damaged one holds no answers, and is made again: that stands for its sentence."""
+    found = reference.read(root / "reference.safetensors", MODEL)
+    if not found:
+        raise UsageError("the reference run holds no answers: it is made again")
+    return {name: [given if given is None or isinstance(given, float) else given.tolist()
+                   for given in kept] for name, kept in found.items()}  # fmt: skip
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "kb": read_kb, "copy": read_copy, "index": read_index, "correction": read_correction,
-    "policy": read_policy,
+    "policy": read_policy, "reference": read_reference,
 }  # fmt: skip
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, FirstBlockCacheConfig, StableDiffusionControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    FirstBlockCacheConfig,
+    StableDiffusionControlNetPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from diffusers.models.attention_processor import AttnProcessor, IPAdapterAttnProcessor2_0
 from PIL import Image
 from tiny_pipelines import ARGUMENTS, SIDE, build
@@ -196,6 +202,35 @@ def test_pictures_and_weights_of_a_control_network_are_compared(tmp_path: Path, 
             call()
     with pytest.raises(UsageError, match='"StableDiffusionControlNetPipeline", the pipeline "Stab'):
         redi.enable(sd, kb, value_step=2)
+
+
+def test_the_second_of_two_experts_and_where_it_takes_over_are_compared(sd: Any) -> None:
+    def expert(seed: int) -> WanTransformer3DModel:
+        torch.manual_seed(seed)
+        return WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=8, freq_dim=16, ffn_dim=16, num_layers=1, rope_max_seq_len=8,
+        )  # fmt: skip
+
+    def pipeline(second: int, boundary: float = 0.5) -> WanPipeline:
+        return WanPipeline(
+            tokenizer=sd.tokenizer, text_encoder=sd.text_encoder, vae=None,
+            scheduler=sd.scheduler, transformer=expert(1), transformer_2=expert(second),
+            boundary_ratio=boundary,
+        )  # fmt: skip
+
+    own = model_identity(pipeline(2)).fields
+    assert model_identity(pipeline(2)).fields == own
+    (told,) = model_identity(pipeline(3)).differences(own)
+    assert told.startswith("model.transformer_2.weights: ")
+    (told,) = model_identity(pipeline(2, 0.6)).differences(own)
+    assert told.startswith("model.pipeline.settings: ")
+
+    def move(pipe: Any) -> None:
+        with torch.no_grad():
+            pipe.transformer_2.proj_out.bias += 1
+
+    assert changed(pipeline(2), move) == ["model.transformer_2.weights"]
 
 
 def test_values_are_described_by_content() -> None:

@@ -64,7 +64,7 @@ class ReferenceRuns:
         memo: Memo,
         watch: Container[int],
     ) -> Outcome:
-        known = _read(path, self.model)
+        known = read(path, self.model)
         memo.answers |= known
         given = len(memo.given)
         outcome = solve(method, query, self.model, conditioning, None, memo, watch)
@@ -73,7 +73,7 @@ class ReferenceRuns:
             self.read += 1
         else:
             self.computed += 1
-            _write(path, self.model, {name: memo.answers[name] for name in used})
+            write(path, self.model, {name: memo.answers[name] for name in used})
         return outcome
 
     def _name(self, method: Method, query: Query, conditioning: Conditioning) -> str:
@@ -96,7 +96,8 @@ def _of(path: Path, model: TextToImageModel) -> dict[str, Any]:
     return {"name": path.stem, "model": model.identity()["model_hash"]}
 
 
-def _write(path: Path, model: TextToImageModel, answers: dict[str, Kept]) -> None:
+def write(path: Path, model: TextToImageModel, answers: dict[str, Kept]) -> None:
+    """Keep answers of a model, sealed."""
     tensors: dict[str, Tensor] = {}
     for name, kept in answers.items():
         tensors[f"{name}.output"] = kept.output.cpu()
@@ -106,7 +107,7 @@ def _write(path: Path, model: TextToImageModel, answers: dict[str, Kept]) -> Non
     save_sealed(path, _WHAT, _of(path, model), tensors, seconds)
 
 
-def _read(path: Path, model: TextToImageModel) -> dict[str, Kept]:
+def read(path: Path, model: TextToImageModel) -> dict[str, Kept]:
     """Kept answers; a file that is damaged or of something else holds none and is made again."""
     if not path.is_file():
         return {}
