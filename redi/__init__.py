@@ -11,24 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redi.methods import METHODS
+    from redi.methods.best import Best
     from redi.methods.corrected import Adaptive, Corrected
+    from redi.methods.dc import DCSolver
     from redi.methods.dode import DODE
     from redi.methods.olss import OLSS
+    from redi.methods.pas import PAS
     from redi.methods.placed import Placed
     from redi.methods.plain import Full, Plain
     from redi.methods.redi import ReDi
+    from redi.methods.span import Span
     from redi.pipeline import disable, enable, fit, generators, record, summary
 
 __all__ = [
     "DODE",
     "METHODS",
     "OLSS",
+    "PAS",
     "Adaptive",
+    "Best",
     "Corrected",
+    "DCSolver",
     "Full",
     "Placed",
     "Plain",
     "ReDi",
+    "Span",
     "disable",
     "enable",
     "fit",

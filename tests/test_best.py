@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mixtures import bench
+from rich.console import Console
 from tiny_pipelines import ARGUMENTS, build
 
 import redi
@@ -116,6 +118,14 @@ def test_the_winner_is_kept_and_its_forecast_is_that_of_left_out_runs(
     assert {row.label.split(":")[0] for row in best.rows} >= {"ddim", "unipc", "dc_solver"}
     assert best.forecast.error == min(row.error for row in best.rows if row.error is not None)
     assert best.forecast.low <= best.forecast.error <= best.forecast.high  # type: ignore[operator]
+    told = best.describe()
+    assert (told["method"], told["estimator"], told["steps"]) == ("best", best.label, FEW)
+    assert told["predicted_latent_error"] == best.forecast.error
+    assert told["fit_calls"] > sum(row.calls for row in best.rows)
+    console = Console(file=StringIO(), width=120)
+    console.print(best.report(best.setup))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("chosen") == 1 and f"{best.forecast.error:.4f}" in shown
     # a plain sampler's row is what the pipeline gets with it
     row = next(row for row in best.rows if row.label.startswith("unipc"))
     base, levels = row.label.split(":")

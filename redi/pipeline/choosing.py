@@ -81,6 +81,9 @@ def fit(
     """
     opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
     run = Fitting(pipe, opened, batch_size, progress, call)
+    chosen_for = calls is not None or tolerance is not None
+    if chosen_for and num_inference_steps == opened.manifest.identity["steps"]:
+        num_inference_steps = None  # of the recording, as all arguments of `call`
     if tolerance is not None:
         if method is not None or num_inference_steps is not None:
             raise UsageError("tolerance chooses method and number of calls: give neither")

@@ -16,6 +16,7 @@ from redi.methods.span.solver import Parameters
 from redi.samplers import Calls
 
 _CHANGE = 0.01  # of a number, for its difference quotient
+_WORTH = 5e-3  # least relative fall of the error that another step is taken after
 _BLOCK = 1 << 18  # entries of the residual that are multiplied at once
 
 
@@ -74,7 +75,7 @@ def train(
         gained, (best, damping, vector, ends, clean) = best - found[0], found
         say(f"sweep {done}: error {before:.4f} to {best:.4f}")
         damping = max(damping, 1e-7)
-        if gained < 1e-3 * best:
+        if gained < _WORTH * best:
             break
     return Trained(vector, before, best, done)
 

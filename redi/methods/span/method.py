@@ -30,8 +30,8 @@ class Span(FittedLevels):
     title = "span solver, trained end to end"
     end_to_end = True
     #: Gauss-Newton steps at most
-    sweeps: int = within(8, 1)
-    #: trajectories that they are computed from at most; half of all are kept to judge them
+    sweeps: int = within(6, 1)
+    #: trajectories that they are computed from at most, and as many more that judge them
     trajectories: int = within(96, 1)
 
     def __post_init__(self) -> None:
@@ -40,6 +40,7 @@ class Span(FittedLevels):
 
     def fit_to(self, plan: Plan, teacher: Teacher, say: Say) -> Calls[dict[str, Tensor]]:
         seen, judges = self._halves(teacher)
+        teacher = teacher.first(int(judges.max()) + 1)
         parameters = _parameters(plan)
         first, last = parameters.levels[0], parameters.levels[-1]
         start = teacher.first_call(plan)
@@ -55,7 +56,7 @@ class Span(FittedLevels):
         kb, count = teacher.kb, len(teacher)
         groups = groups_of(kb.prompts[:count], kb.noise_ids[:count].tolist())
         seen = max(1, min(count // 2, self.trajectories))
-        judges = (~torch.isin(groups, groups[:seen])).nonzero()[:, 0]
+        judges = (~torch.isin(groups, groups[:seen])).nonzero()[: self.trajectories, 0]
         if not len(judges):
             raise UsageError(
                 f"kb.size={count} holds too few different trajectories to train and to judge a "
