@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from PIL import Image
 from torch import Tensor
@@ -18,7 +19,6 @@ from redi.metrics import needs, weights
 from redi.metrics.catalogue import metrics_from
 from redi.metrics.fid import Fid
 from redi.metrics.real import real_pictures
-from redi.models import hub
 from redi.verbs.assemble import model_from, prompts_from
 
 
@@ -107,7 +107,7 @@ def test_a_model_that_cannot_be_had_says_what_to_download_and_where_to_put_it(
     def unreachable(hub_id: str, **options: Any) -> str:
         raise OSError("no network")
 
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     config = compose_config("run", [f"model={name}"]).model
     assert isinstance(config, ModelConfig) and config.hub_id is not None
     with pytest.raises(UsageError) as error:
@@ -124,6 +124,6 @@ def test_a_cached_model_is_found_without_the_network(
         asked.append(local_files_only)
         return str(tiny_folder)
 
-    monkeypatch.setattr(hub, "snapshot_download", cached)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
     assert model_from(ModelConfig(hub_id="someone/model"), 2.0, "").guided
     assert asked == [True]
