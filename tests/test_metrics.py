@@ -378,7 +378,12 @@ def test_a_few_steps_lower_the_loss(tokenizer, batch):
 
 
 def test_finish_writes_a_folder_that_loads_back(model, tokenizer, tmp_path: Path, batch):
+    unused = train_tokenizer()  # as in a training that was stopped after its last step
+    finish(model, unused, tmp_path, count=20)
+    written = (tmp_path / "tokenizer.json").read_bytes()
+    tokenize(tokenizer, ["a fox"])
     accuracies = finish(model, tokenizer, tmp_path, count=20)
+    assert (tmp_path / "tokenizer.json").read_bytes() == written
     loaded = Evaluator.load(tmp_path)
     assert set(accuracies) == {*ATTRIBUTES, "all"} and loaded.accuracies == accuracies
     assert loaded.model.dtype == model.dtype == torch.float32

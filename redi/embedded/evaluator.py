@@ -216,6 +216,7 @@ def finish(
     """
     half = {name: weight.half() for name, weight in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
+    tokenize(tokenizer, [""])  # it writes down how it last padded, if it ever did
     tokenizer.save_pretrained(folder)
     fresh = Evaluator.load(folder)
     accuracies = measure(fresh.model, fresh.tokenizer, count)
