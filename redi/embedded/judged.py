@@ -30,7 +30,7 @@ from redi.embedded.stream import scene_batches
 from redi.files import write_durably
 from redi.metrics.evaluator import Evaluator
 from redi.metrics.frechet import fit_gaussian, frechet_distance, kernel_distance
-from redi.metrics.intervals import Estimate, bootstrap_mean
+from redi.metrics.intervals import Estimate, bootstrap_choice, bootstrap_mean
 from redi.metrics.precision_recall import covered, radii
 from redi.metrics.prompt_fidelity import attribute_hits
 from redi.models.content import content_hash
@@ -157,7 +157,11 @@ def _plain(estimate: Estimate) -> dict[str, float]:
 
 def _distances(features: np.ndarray, real: np.ndarray) -> dict[str, Any]:
     return {
-        "fd_scene": _plain(_interval(lambda rows: _frechet(features[rows], real), len(features))),
+        "fd_scene": _plain(
+            bootstrap_choice(
+                len(features), lambda rows: _frechet(features[rows], real), resamples=_RESAMPLES
+            )
+        ),
         "kid_scene": kernel_distance(features, real),
         "precision": float(covered(features, real, radii(real)).mean()),
         "recall": float(covered(real, features, radii(features)).mean()),
@@ -171,20 +175,8 @@ def _frechet(features: np.ndarray, real: np.ndarray) -> float:
 
 def _paired_distance(first: np.ndarray, second: np.ndarray, real: np.ndarray) -> Estimate:
     """Difference of two sets' distances to real scenes, prompts resampled together."""
-    return _interval(
-        lambda rows: _frechet(first[rows], real) - _frechet(second[rows], real), len(first)
+    return bootstrap_choice(
+        len(first),
+        lambda rows: _frechet(first[rows], real) - _frechet(second[rows], real),
+        resamples=_RESAMPLES,
     )
-
-
-def _interval(statistic: Callable[[np.ndarray], float], count: int) -> Estimate:
-    """A statistic of `count` prompts with its bootstrap interval.
-
-    A Frechet distance grows when prompts repeat; the draws are moved so that their mean is the
-    estimate.
-    """
-    rng = np.random.default_rng(0)
-    estimate = statistic(np.arange(count))
-    draws = [statistic(rng.integers(count, size=count)) for _ in range(_RESAMPLES)]
-    spread = np.array(draws) - np.mean(draws) + estimate
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return Estimate(estimate, float(low), float(high), count)
