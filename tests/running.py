@@ -80,6 +80,13 @@ class Recorded:
     def partitions(self) -> np.ndarray:
         return np.zeros(len(self), np.int64)
 
+    def first(self, count: int) -> Recorded:
+        if count >= len(self):
+            return self
+        states = {step: kept[:count] for step, kept in self.states.items()}
+        name = f"{count:02}{self.content_hash[2:]}"
+        return Recorded(self.root, self.prompts[:count], states, name)
+
     def latents(self, step: int, rows: Tensor) -> Tensor:
         return self.states[step][rows]
 

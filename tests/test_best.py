@@ -84,6 +84,11 @@ def test_a_part_reads_its_own_rows(recorded: tuple[Any, KnowledgeBase], tmp_path
     assert torch.equal(part.latents(STEPS, torch.tensor([1])), kb.latents(STEPS)[[1]])
     others = Part(kb, torch.tensor([1, 4]), tmp_path)
     assert len({kb.content_hash, part.content_hash, others.content_hash}) == 3
+    first = Part(kb, torch.tensor([4]), tmp_path)
+    assert (
+        part.first(1).content_hash == first.content_hash and part.first(1).prompts == first.prompts
+    )
+    assert part.first(2) is part
 
 
 @pytest.mark.parametrize(

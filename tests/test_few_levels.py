@@ -104,6 +104,16 @@ def test_searches_that_may_take_every_level_take_them_all(tmp_path: Path) -> Non
         assert small.fitted(Placed(4, "ddim", levels)).plan.steps == (0, 1, 2, 3, 4)
 
 
+def test_kbs_that_begin_alike_share_what_is_searched_on_their_beginning(bench: Lab) -> None:
+    bench.fitted(Placed(3, "ddim", "oss"))
+    fewer = replace(bench.setup, kb=bench.setup.kb.first(32))  # type: ignore[union-attr]
+    assert Placed(3, "ddim", "oss").is_fitted(fewer)
+    assert not Placed(3, "ddim", "gits").is_fitted(fewer)  # reads more than 32
+    assert not Placed(3, "ddim", "oss").is_fitted(
+        replace(fewer, kb=fewer.kb.first(8))  # type: ignore[union-attr]
+    )
+
+
 def test_the_teacher_s_own_levels_are_found_where_all_others_cost(bench: Lab) -> None:
     """With as many calls as levels less one, OSS leaves out what changes the end least."""
     small = lab(bench.setup.kb.root / "small", steps=5, count=8)  # type: ignore[union-attr]

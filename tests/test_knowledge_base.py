@@ -91,6 +91,9 @@ def test_gather_equals_indexing_and_a_prefix_is_a_prefix(
         kb.column("step_0002", "latents"), whole.column("step_0002", "latents")[:count]
     )
     assert kb.prompts == whole.prompts[:count]
+    first = whole.first(count)
+    assert first.prompts == kb.prompts and first.content_hash == kb.content_hash
+    assert kb.first(count + 1) is kb
 
 
 def test_states_are_read_by_step_and_row(tmp_path: Path) -> None:

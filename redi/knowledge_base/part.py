@@ -30,6 +30,9 @@ class Part(KnowledgeBase):
         chosen = self.rows.numpy().tobytes()
         return hashlib.sha256(self.whole.content_hash.encode() + chosen).hexdigest()
 
+    def first(self, count: int) -> KnowledgeBase:
+        return self if count >= self.count else Part(self.whole, self.rows[:count], self.root)
+
     @cached_property
     def _table(self) -> dict[str, list]:
         chosen = self.rows.tolist()

@@ -49,6 +49,10 @@ class KnowledgeBase(Rows):
         for journal in self.journals:
             check_files(root, journal, hashes)
 
+    def first(self, count: int) -> KnowledgeBase:
+        """Its first trajectories: itself where it has no more than so many."""
+        return self if count >= self.count else KnowledgeBase(self.root, count, hashes=False)
+
     @cached_property
     def content_hash(self) -> str:
         """One hash over the manifest's identity and the journals of the shards in use."""

@@ -65,14 +65,13 @@ def _combined(weights: Tensor, visits: Sequence[Visit]) -> Tensor:
     return sum((w * x for w, x in zip(weights, _basis(visits), strict=True)), start)
 
 
-@placement("olss")
+@placement("olss", _TRIALS)
 def path_search(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     """The levels that OLSS reaches with the least error that is allowed to every step.
 
     From each level the walk goes to the furthest one whose state the predictions so far span up to
     a tolerance; the tolerance is halved into the smallest with which so many strides suffice.
     """
-    teacher = teacher.first(_TRIALS)
     states, noises = yield from teacher.path()
     last = len(noises)
     products = inner_products([states[0], *noises, *states[1:]]).cpu()

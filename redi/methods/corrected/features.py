@@ -69,11 +69,11 @@ def fit_features(names: Sequence[str], visits: Sequence[Visit], partitions: Tens
 
 
 def _spread(block: Tensor, partitions: Tensor) -> float:
-    squares = torch.zeros((), dtype=torch.float64)
+    squares = 0.0
     for partition in partitions.unique():
-        mine = block[partitions == partition].double()
-        squares += (mine - mine.mean(0)).square().sum()
-    return float((squares / block.numel()).sqrt())
+        mine = block[(partitions == partition).to(block.device)].double()
+        squares += float((mine - mine.mean(0)).square().sum())
+    return (squares / block.numel()) ** 0.5
 
 
 def _block(name: str, visits: Sequence[Visit]) -> Tensor:

@@ -55,12 +55,12 @@ def fit_local(
     folds, largest = min(folds, len(groups.unique())), max(patches)
     if folds < 2:
         raise ValueError("fit_local needs at least two different trajectories")
-    parts = [(groups % folds == fold).nonzero()[:, 0] for fold in range(folds)]
+    parts = [(groups % folds == fold).nonzero()[:, 0].to(planes.device) for fold in range(folds)]
     depth, channels = planes.shape[1], targets.shape[1]
     size = depth * largest**2 + 1
-    gram = torch.zeros(folds, size, size, dtype=torch.float64)
-    cross = torch.zeros(folds, size, channels, dtype=torch.float64)
-    square = torch.zeros(folds, dtype=torch.float64)
+    empty = torch.zeros((), dtype=torch.float64, device=planes.device)
+    gram, cross = empty.new_zeros(folds, size, size), empty.new_zeros(folds, size, channels)
+    square = empty.new_zeros(folds)
     for fold, own_rows in enumerate(parts):
         for rows in own_rows.split(_CHUNK):
             design = _design(planes[rows], largest)  # (k H W, size)
@@ -86,7 +86,7 @@ def fit_local(
                 best = errors[patch, ridge], patch, ridge, maps
     assert best is not None
     _, patch, ridge, maps = best
-    left_out = torch.empty(targets.shape, dtype=torch.float64)
+    left_out = empty.new_empty(targets.shape)
     for rows, solved in zip(parts, maps, strict=True):
         left_out[rows] = _as_map(solved, depth, patch, ridge)(planes[rows]).double()
     keep = _inner(depth, largest, patch)
@@ -103,7 +103,7 @@ def _design(planes: Tensor, patch: int) -> Tensor:
     """Patches of every position as rows, a column of ones last."""
     columns = functional.unfold(_reflect(planes.double(), patch), patch)  # (k, F p p, H W)
     rows = columns.movedim(1, -1).flatten(0, 1)
-    return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
 
 
 def _inner(depth: int, largest: int, patch: int) -> Tensor:

@@ -67,6 +67,7 @@ class Corrected(FewLevels, Fitted):
                 "corrections are maps over pictures, and this pipeline's latents are tokens "
                 f"{tuple(start.shape[1:])}: use another fitted method"
             )
+        start = start.to(setup.device)
         plans, cost = list[Plan](), Cost()
         for where in self.recipe.levels:
             made, spent = yield from place(setup, start, self.calls, where, self.analytic, say)

@@ -67,7 +67,7 @@ def fit_nearest(
     outputs = targets.float()
     scale = median_distance(inputs)
     groups = all_different(len(inputs)) if groups is None else groups
-    same = groups[:, None] == groups
+    same = (groups[:, None] == groups).to(inputs.device)
     nearest = min(nearest, len(inputs) - int(same.sum(1).max()))
     errors: dict[Choice, float] = {}
     best: tuple[float, Choice, Tensor] | None = None

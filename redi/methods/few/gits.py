@@ -14,14 +14,14 @@ _COEFFICIENT = 1.15  # later jumps weigh more (Chen et al. 2024, sec. 3.3)
 _TRIALS = 64  # trajectories
 
 
-@placement("gits")
+@placement("gits", _TRIALS)
 def gits(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     """Levels of the least cost, by how much further a jump's end is from the chord.
 
     The cost of a jump is the difference in distance from the straight line between start and end
     of the trajectory, between the Euler jump's end and the teacher's state there.
     """
-    states, noises = yield from teacher.first(_TRIALS).path()
+    states, noises = yield from teacher.path()
     start, chord = states[0], (states[-1] - states[0]).flatten(1)
     direction = chord / chord.norm(dim=1, keepdim=True)
 
@@ -34,10 +34,10 @@ def gits(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     return _best(teacher, states, noises, strides, lambda y, j: (distance(y) - own[j]).abs())
 
 
-@placement("gits_l2")
+@placement("gits_l2", _TRIALS)
 def gits_l2(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     """The same with a jump's cost by the distance of its end from the teacher's state."""
-    states, noises = yield from teacher.first(_TRIALS).path()
+    states, noises = yield from teacher.path()
     return _best(
         teacher, states, noises, strides, lambda y, j: (y - states[j]).flatten(1).norm(dim=1)
     )

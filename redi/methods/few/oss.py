@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redi.lazy import Tensor
+from redi.lazy import Tensor, torch
 from redi.methods.few.placement import placement
 from redi.methods.few.plan import Plan
 from redi.methods.few.run import look
@@ -14,18 +14,17 @@ from redi.samplers import Calls
 _TRIALS = 16  # trajectories; each asks for about N calls per stride
 
 
-@placement("oss")
+@placement("oss", _TRIALS)
 def oss(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     """Optimal stepsize search (Pei et al. 2025): dynamic programming on visited states.
 
     For every level and number of jumps the best student state is carried on: that of the
     predecessor from which the Euler jump ends nearest to the teacher's state.
     """
-    teacher = teacher.first(_TRIALS)
     sampler = teacher.setup.sampler
     whole = Plan(sampler, tuple(range(sampler.num_steps + 1)))
     rho, last = whole.rho.tolist(), sampler.num_steps
-    truth = [teacher.state(step) for step in whole.steps]
+    truth = torch.stack([teacher.state(step) for step in whole.steps])
     carried: dict[int, Tensor] = {0: truth[0]}
     came_from: list[dict[int, int]] = []
     for jump in range(1, strides + 1):
@@ -35,13 +34,14 @@ def oss(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
         origin: dict[int, int] = {}
         for level, y in carried.items():
             visit, _ = yield from look(whole, level, y, teacher.start)
-            for target in reach:
-                if target <= level:
-                    continue
-                ended = y + (rho[target] - rho[level]) * visit.noise
-                error = float((ended - truth[target]).square().mean())
+            targets = [target for target in reach if target > level]
+            ended = [y + (rho[target] - rho[level]) * visit.noise for target in targets]
+            off = torch.stack(ended) - truth[targets]
+            for target, end, error in zip(
+                targets, ended, off.square().flatten(1).mean(1).tolist(), strict=True
+            ):
                 if error < best[target]:
-                    best[target], following[target], origin[target] = error, ended, level
+                    best[target], following[target], origin[target] = error, end, level
         carried = following
         came_from.append(origin)
     path = [last]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redi.errors import UsageError
+from redi.knowledge_base import KnowledgeBase
 from redi.lazy import Tensor, torch
 from redi.methods.base import Say, Setup
 from redi.methods.few.dmn import dmn_levels
@@ -34,6 +35,13 @@ _NO_SIGNAL = 4096.0  # `rho` of a start without signal, as of a rectified flow
 Formula = Callable[[Tensor, float, int, float], Sequence[int]]
 #: a teacher and the number of strides, to steps (strides + 1,)
 Search = Callable[[Teacher, int], Calls[Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class _Searched:
+    search: Search
+    #: trajectories that it reads; KBs that begin with the same ones share the levels
+    trials: int
 
 
 @dataclass(frozen=True)
@@ -102,14 +110,14 @@ _PLAIN: dict[str, _Plain] = {
     "ays_xl": _Plain(_table(_AYS_XL), 0.0),
     "dmn": _Plain(_dmn, 2.0),
 }
-_FITTED: dict[str, Search] = {}
+_FITTED: dict[str, _Searched] = {}
 
 
-def placement(name: str) -> Callable[[Search], Search]:
-    """Decorator: makes a search for levels known by its name."""
+def placement(name: str, trials: int) -> Callable[[Search], Search]:
+    """Decorator: makes a search for levels, on the first `trials` trajectories, known by name."""
 
     def known(search: Search) -> Search:
-        _FITTED[name] = search
+        _FITTED[name] = _Searched(search, trials)
         return search
 
     return known
@@ -174,23 +182,29 @@ def place(
     if not path.is_file():
         say(f"Placing {calls} calls ({levels})")
         cost, strides = Cost(), calls + analytic
-        steps = yield from cost.of(_FITTED[levels](Teacher(setup, start), strides))
+        kind = _FITTED[levels]
+        steps = yield from cost.of(kind.search(Teacher(setup, start).first(kind.trials), strides))
         found = Plan(setup.sampler, _rising(steps, setup.sampler.num_steps), analytic)
-        save_fit(path, Fit(found, {}, cost), fitted_to(setup.needs_kb(levels)))
+        save_fit(path, Fit(found, {}, cost), fitted_to(_searched(setup, levels)))
     fit = load_levels(setup, calls, levels, analytic)
     return fit.plan, fit.cost
 
 
 def levels_path(setup: Setup, calls: int, levels: str, analytic: bool) -> Path:
     """Where the levels of a fitted placement lie."""
-    kb = setup.needs_kb(levels)
+    kb = _searched(setup, levels)
     return fit_path(kb.root, kb.content_hash, levels, [calls, analytic])
 
 
 def load_levels(setup: Setup, calls: int, levels: str, analytic: bool) -> Fit:
     """The levels of a fitted placement, and what they cost."""
     path = levels_path(setup, calls, levels, analytic)
-    return load_fit(path, setup.sampler, fitted_to(setup.needs_kb(levels)))
+    return load_fit(path, setup.sampler, fitted_to(_searched(setup, levels)))
+
+
+def _searched(setup: Setup, levels: str) -> KnowledgeBase:
+    """The trajectories that a fitted placement is searched on."""
+    return setup.needs_kb(levels).first(_FITTED[levels].trials)
 
 
 def needed_steps(sampler: Sampler, strides: int, levels: str) -> list[int]:
