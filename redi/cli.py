@@ -31,6 +31,8 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi calibrate [calibration.pictures=N]
                                    how hard sampling is: errors of plain samplers at 3 to 50 calls
                                    (or: redi experiment=calibration)
+  redi demo [kb=DIR] [port=N]      a page in the browser: a prompt with every method beside full
+                                   sampling (pip install 'redi[demo]')
   redi doctor                      what is installed and found here, and what is missing for what
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
 
@@ -52,7 +54,7 @@ Keys people change first:
 
 VERBS = (
     *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
-    *("report", "doctor"),
+    *("report", "doctor", "demo"),
 )
 CALIBRATION = "experiment=calibration"
 
@@ -97,6 +99,8 @@ def main() -> None:
             _hydra("theory", rest, _theory)
         elif verb == "calibrate":
             _hydra("calibrate", rest, _calibrate)
+        elif verb == "demo":
+            _hydra("demo", _kb_named(rest), _demo, queries=False)
         else:
             _hydra("run", rest, lambda config: _run(config, may_build=verb == "run"))
     except (UsageError, OSError, MemoryError) as error:
@@ -284,6 +288,23 @@ def _calibrate(config: Any) -> None:
     from redi.verbs.calibrate import calibrate_job
 
     calibrate_job(config, _console())
+
+
+def _kb_named(arguments: list[str]) -> list[str]:
+    """`kb=DIR` as `kb.dir=DIR`, unless it names a file in conf/kb."""
+    from redi.composition import CONF
+
+    groups = {f"kb={path.stem}" for path in (CONF / "kb").glob("*.yaml")}
+    return [
+        f"kb.dir={a.removeprefix('kb=')}" if a.startswith("kb=") and a not in groups else a
+        for a in arguments
+    ]
+
+
+def _demo(config: Any) -> None:
+    from redi.verbs.demo import demo
+
+    demo(config, _console())
 
 
 def _report(arguments: list[str]) -> None:

@@ -272,6 +272,14 @@ class Config:
 
 
 @dataclass
+class DemoConfig(Config):
+    """`redi demo`: a KB, its model, and where the page is."""
+
+    #: of this machine, where the page is opened in a browser
+    port: int = within(7860, 1, 65535)
+
+
+@dataclass
 class TrainConfig:
     """The embedded model's recipe: three stages, each resumable."""
 
@@ -338,6 +346,7 @@ class CalibrateConfig:
 #: what each configuration file in conf/ is checked against
 SCHEMAS: dict[str, type] = {
     "run": Config,
+    "demo": DemoConfig,
     "train": TrainConfig,
     "theory": TheoryRunConfig,
     "calibrate": CalibrateConfig,

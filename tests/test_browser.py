@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import BROWSER, QUIET
 
 from redi.report.html import html_report
 from tests.test_html import swept
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-    "--virtual-time-budget=4000", "--hide-scrollbars", "--window-size=1400,900", "--dump-dom",
+    *QUIET, "--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,900",
+    "--dump-dom",
 ]  # fmt: skip
 LISTEN = """<script>
 const seen = [];

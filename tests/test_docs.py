@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from redi.cli import VERBS
+from redi.cli import VERBS, _kb_named
 from redi.composition import checked_arguments, compose_config, points
 from redi.config import SCHEMAS, register
 from redi.metrics.base import METRICS
@@ -58,7 +58,9 @@ def test_the_commands_of_a_page_compose(page: Path) -> None:
         if verb == "kb":
             assert rest[0] in ("build", "search"), command
             rest = [argument for argument in rest[1:] if "=" in argument]
+        if verb == "demo":
+            rest = _kb_named(rest)
         schema = verb if verb in SCHEMAS else "run"
-        if verb in ("run", "evaluate", "kb", "train", "theory", "calibrate"):
+        if verb in ("run", "evaluate", "kb", "train", "theory", "calibrate", "demo"):
             for overrides in points(checked_arguments(schema, rest)):
                 compose_config(schema, overrides)

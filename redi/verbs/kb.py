@@ -20,7 +20,7 @@ from redi.verbs.kb_info import describe, verify_folder
 
 def kb_action(action: str, config: Config, console: Console, prompt: str = "") -> None:
     """Build, describe, check, index or search the KB that a configuration names."""
-    root = _root(action, config, console)
+    root = kb_folder(config, console, build=action == "build")
     if action == "verify":
         verify_folder(root, console)
     elif action in ("build", "info"):
@@ -36,9 +36,9 @@ def kb_action(action: str, config: Config, console: Console, prompt: str = "") -
             _index(kb, config, console)
 
 
-def _root(action: str, config: Config, console: Console) -> Path:
-    """The KB's folder, after building it where that is asked for."""
-    if config.kb.dir is not None and action != "build":
+def kb_folder(config: Config, console: Console, build: bool) -> Path:
+    """The KB's folder, after building what it lacks where that is asked for."""
+    if config.kb.dir is not None and not build:
         return Path(config.kb.dir)
     from redi.verbs.build_kb import kb_root, make
 
@@ -46,7 +46,7 @@ def _root(action: str, config: Config, console: Console) -> Path:
     model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
     manifest = manifest_from(config, setting, model, sampler_from(config, model))
     root = kb_root(config, manifest)
-    if action == "build":
+    if build:
         make(config, manifest, root, model, say_on(console))
     return root
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,43 +21,10 @@ from redi.methods.solve import solve
 from redi.report.sheets import SheetRow, sheet
 from redi.retrieval.opening import open_search
 from redi.text import plain, say_on, shown
-from redi.verbs.assemble import model_from, noise_from, sampler_from
+from redi.verbs.adopt import adopt, model_of
+from redi.verbs.assemble import noise_from, sampler_from
 
 _SHOWN = 6
-
-
-def adopt(config: Config, kb: KnowledgeBase) -> Config:
-    """The configuration with the setting that the KB was built with."""
-    identity = kb.manifest.identity
-    try:
-        return replace(
-            config,
-            sampler=replace(
-                config.sampler,
-                name=identity["sampler"],
-                timestep_spacing=identity["scheduler"]["timestep_spacing"],
-            ),
-            sampling=replace(
-                config.sampling,
-                steps=identity["steps"],
-                guidance_scale=identity["guidance_scale"],
-                negative_prompt=identity["negative_prompt"],
-            ),
-            model=replace(
-                config.model, dtype=identity["model_dtype"], batch_size=identity["batch_size"]
-            ),
-            noise=replace(
-                config.noise,
-                policy=identity["noise_policy"],
-                bank_size=identity["noise_bank_size"],
-                seed=identity["noise_seed"],
-            ),
-            kb=replace(config.kb, key_step=identity["key_step"]),
-        )
-    except KeyError as error:
-        raise UsageError(
-            f"the KB {str(kb.root)!r} does not say its {error}: it was not made by 'redi kb build'"
-        ) from None
 
 
 def search_prompt(prompt: str, config: Config, kb: KnowledgeBase, console: Console) -> Path:
@@ -66,13 +32,7 @@ def search_prompt(prompt: str, config: Config, kb: KnowledgeBase, console: Conso
     if not prompt.strip():
         raise UsageError('the prompt is empty: redi kb search "PROMPT" kb.dir=DIR')
     config = adopt(config, kb)
-    sampling = config.sampling
-    model = model_from(config.model, sampling.guidance_scale, sampling.negative_prompt)
-    if model.identity()["model_hash"] != kb.manifest.identity["model_hash"]:
-        raise UsageError(
-            f"kb.dir={str(kb.root)!r} was built with another model: name that one with "
-            "model=local model.path=DIR"
-        )
+    model = model_of(config, kb)
     sampler, noise = sampler_from(config, model), noise_from(config)
     key_step, query_id = config.kb.key_step, noise.query_id(0)
     start = noise.draw([query_id], model.latent_shape).to(model.device)
