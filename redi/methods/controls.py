@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
-from redi.lazy import Tensor, torch
+from redi.lazy import Tensor, functional, torch
 from redi.methods.base import Query, register
 from redi.methods.redi import ReDi
 from redi.retrieval import ExactSearch, Found, JointSearch
@@ -83,6 +84,52 @@ class Both(ReDi):
         return self.jointly.search(
             key.latents, embedding(query, self.name), list(query.partitions), self.neighbours
         )
+
+
+class _ByOther(ReDi):
+    """Nearest trajectories by something else that is known at the key step."""
+
+    @abstractmethod
+    def keys_of(self, latents: Tensor, prediction: Tensor) -> Tensor:
+        """Keys (B, D) from latents and last noise prediction (B, C, H, W) at the key step."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        kb = self.setup.needs_kb(self.name)
+        keys = self.keys_of(kb.latents(self._key), kb.prediction(self._key))
+        self.by_other = ExactSearch(keys, kb.partitions)
+
+    def neighbours_of(self, query: Query, key: SamplerState) -> Found:
+        assert key.prediction is not None  # the key step comes after an update
+        shape = self.setup.needs_kb(self.name).latent_shape
+        here = [t.cpu().reshape(-1, *shape) for t in (key.latents, key.prediction)]
+        return self.by_other.search(self.keys_of(*here), list(query.partitions), self.neighbours)
+
+
+@register
+@dataclass
+class ByClean(_ByOther):
+    """Nearest trajectories by the clean latents that are predicted at the key step."""
+
+    name = "clean"
+    title = "neighbour by predicted clean latents"
+
+    def keys_of(self, latents: Tensor, prediction: Tensor) -> Tensor:
+        levels = self.sampler.levels
+        alpha, rho = float(levels.alpha[self._key]), float(levels.rho[self._key])
+        return (latents.double() / alpha - rho * prediction.double()).float().flatten(1)
+
+
+@register
+@dataclass
+class ByCoarse(_ByOther):
+    """Nearest trajectories by the latents' low frequencies: means of 4 x 4 patches."""
+
+    name = "coarse"
+    title = "neighbour by low frequencies"
+
+    def keys_of(self, latents: Tensor, prediction: Tensor) -> Tensor:
+        return functional.avg_pool2d(latents.float(), 4, ceil_mode=True).flatten(1)
 
 
 @register

@@ -16,6 +16,8 @@ METHODS = {
     "random": "random neighbour",
     "prompt": "prompt-embedding neighbour",
     "both": "neighbour by latents and prompt",
+    "clean": "neighbour by predicted clean latents",
+    "coarse": "neighbour by low frequencies",
     "neighbour": "neighbour's own image",
     "switch": "full run, style named late",
     "content": "full run without the style",
@@ -23,7 +25,7 @@ METHODS = {
     "other_precision": "floor: full run, other precision",
 }
 #: ReDi with one part exchanged: what shows which part matters
-CONTROLS = ("jump", "random", "prompt", "both", "neighbour")
+CONTROLS = ("jump", "random", "prompt", "both", "clean", "coarse", "neighbour")
 #: what two runs of equal worth differ by
 FLOORS = ("other_noise", "other_precision")
 #: shown for comparison, no way to spend the calls: never best, in no Pareto front
