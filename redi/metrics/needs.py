@@ -64,7 +64,8 @@ class EvaluatorFeatures(Features):
 
         path, self.count = config.metrics.evaluator_path, config.metrics.real_images
         try:
-            self.judge = Evaluator.load(EMBEDDED_EVALUATOR if path is None else path)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.judge = Evaluator.load(EMBEDDED_EVALUATOR if path is None else path, device)
         except ValueError as error:
             raise UsageError(f"metrics.evaluator_path={path!r}: {error}") from error
 
