@@ -28,6 +28,7 @@ from redi.methods.plain import Plain, Switch
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve
 from redi.methods.span import Span
+from redi.methods.v3 import DPMSolverV3
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import Calls, build_scheduler
 from redi.verbs.assemble import check, noise_from, prompts_from
@@ -54,6 +55,7 @@ def settings() -> dict[str, Method]:
         "dc_solver": DCSolver(4),
         "pas": PAS(3, order=2, tolerance=0),
         "span": Span(3, sweeps=2),
+        "dpm_solver_v3": DPMSolverV3(3),
     }
     for name, kind in METHODS.items():
         if issubclass(kind, ReDi):

@@ -76,7 +76,8 @@ class Memo:
 
 
 def _whole(ask: Ask, part: Tensor) -> Tensor:
-    """An output of some rows as one of the whole batch."""
+    """An output of some rows as one of the whole batch, where its latents are."""
+    part = part.to(ask.latents.device)  # an equal call may have been made elsewhere
     if ask.rows is None:
         return part
     shape = (len(ask.latents), *part.shape[1:])

@@ -24,7 +24,7 @@ def oss(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
     sampler = teacher.setup.sampler
     whole = Plan(sampler, tuple(range(sampler.num_steps + 1)))
     rho, last = whole.rho.tolist(), sampler.num_steps
-    truth = torch.stack([teacher.state(step) for step in whole.steps])
+    truth = [teacher.state(step) for step in whole.steps]
     carried: dict[int, Tensor] = {0: truth[0]}
     came_from: list[dict[int, int]] = []
     for jump in range(1, strides + 1):
@@ -34,14 +34,20 @@ def oss(teacher: Teacher, strides: int) -> Calls[Sequence[int]]:
         origin: dict[int, int] = {}
         for level, y in carried.items():
             visit, _ = yield from look(whole, level, y, teacher.start)
+
+            def ended(
+                target: int, level: int = level, y: Tensor = y, e: Tensor = visit.noise
+            ) -> Tensor:
+                return y + (rho[target] - rho[level]) * e
+
             targets = [target for target in reach if target > level]
-            ended = [y + (rho[target] - rho[level]) * visit.noise for target in targets]
-            off = torch.stack(ended) - truth[targets]
-            for target, end, error in zip(
-                targets, ended, off.square().flatten(1).mean(1).tolist(), strict=True
-            ):
+            off = torch.stack(
+                [(ended(target) - truth[target]).square().mean() for target in targets]
+            )
+            for target, error in zip(targets, off.tolist(), strict=True):
                 if error < best[target]:
-                    best[target], following[target], origin[target] = error, end, level
+                    best[target], origin[target] = error, level
+                    following[target] = ended(target)
         carried = following
         came_from.append(origin)
     path = [last]
