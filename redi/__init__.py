@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redi.methods.plain import Full, Plain
     from redi.methods.redi import ReDi
     from redi.methods.span import Span
+    from redi.methods.v3 import DPMSolverV3
     from redi.pipeline import disable, enable, fit, generators, record, summary
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Best",
     "Corrected",
     "DCSolver",
+    "DPMSolverV3",
     "Full",
     "Placed",
     "Plain",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from redi.errors import UsageError, unknown
 from redi.methods.base import METHODS, Fitted, Method
+from redi.methods.corrected import Corrected
+from redi.methods.corrected.fit import STANDARD
 from redi.methods.few import FittedLevels
 
 #: what stands for the plain samplers among the names
@@ -15,12 +17,14 @@ PLAIN = "plain"
 BASES = ("ddim", "dpm_solver_pp", "unipc", "ipndm2", "ipndm")
 #: where levels are tried: those that a KB stores for its budgets
 PLACEMENTS = ("even", "late1.4", "late1.8", "late2.3")
+#: and where they are searched, in a KB that stores all steps
+SEARCHED = "oss"
 
 
 def known() -> list[str]:
     """Names that may be allowed, those whose fit asks for few network calls first."""
     kinds = {name: kind for name, kind in METHODS.items() if issubclass(kind, Fitted)}
-    chosen = {n: k for n, k in kinds.items() if issubclass(k, FittedLevels) or n == "corrected"}
+    chosen = {n: k for n, k in kinds.items() if issubclass(k, FittedLevels | Corrected)}
     return [PLAIN, *sorted(chosen, key=lambda name: chosen[name].end_to_end)]
 
 
@@ -39,8 +43,11 @@ def named(base: str, levels: str) -> str:
 
 
 def fitted(name: str, calls: int, levels: str) -> Method:
-    """A method that is fitted, on levels if it takes any."""
+    """A method that is fitted, on levels if it takes any; corrections choose among theirs too."""
     kind = METHODS[name]
     assert issubclass(kind, Fitted)
+    if issubclass(kind, Corrected):
+        tried = dict.fromkeys([*STANDARD.levels, levels])
+        return kind(calls, replace(STANDARD, levels=tuple(tried)))
     takes = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(calls=calls, **({"levels": levels} if "levels" in takes else {}))  # type: ignore[call-arg]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,19 +122,16 @@ def left_out_errors(
 
     Args:
         start: latents that the trajectories began with (K, C, H, W).
-        scratch: folder for those fits; it is taken away.
+        scratch: folder for those fits; what methods share, as levels, is fitted there once.
     """
     kb, count = setup.needs_kb(method.name), len(start)
     errors = torch.empty(count, dtype=torch.float64)
-    try:
-        for fold in range(int(folds.max()) + 1):
-            rows, others = (one.nonzero()[:, 0] for one in (folds == fold, folds != fold))
-            there = replace(setup, kb=Part(kb, others, scratch))
-            if isinstance(method, Fitted) and not method.is_fitted(there):
-                yield from for_rows(method.fitting(there, start[others], say), others, count)
-            errors[rows] = yield from run_rows(method.bind(there), start, rows, kb)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    for fold in range(int(folds.max()) + 1):
+        rows, others = (one.nonzero()[:, 0] for one in (folds == fold, folds != fold))
+        there = replace(setup, kb=Part(kb, others, scratch))
+        if isinstance(method, Fitted) and not method.is_fitted(there):
+            yield from for_rows(method.fitting(there, start[others], say), others, count)
+        errors[rows] = yield from run_rows(method.bind(there), start, rows, kb)
     return errors
 
 

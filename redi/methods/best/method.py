@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from redi.methods.best.candidates import (
     BASES,
     PLACEMENTS,
     PLAIN,
+    SEARCHED,
     check_names,
     fitted,
     known,
@@ -80,12 +82,16 @@ class Best(Fitted):
         kb = setup.needs_kb(self.name)
         return fit_path(kb.root, kb.content_hash, self.name, self.settings())
 
+    def _scratch(self, setup: Setup) -> Path:
+        """Folder of the fits that leave trajectories out; it is taken away."""
+        return self.path(setup).with_suffix(".parts")
+
     def needed_steps(self, setup: Setup) -> list[int]:
         """Of a KB that is to be made, all that it would like; of one that is there, the end."""
         end = setup.sampler.num_steps
         wanted = {
             step
-            for levels in PLACEMENTS
+            for levels in (*PLACEMENTS, SEARCHED)
             for step in needed_steps(setup.sampler, self.calls, levels)
         }
         if setup.kb is None:
@@ -106,7 +112,10 @@ class Best(Fitted):
 
     def fitting(self, setup: Setup, start: Tensor, say: Say) -> Calls[None]:
         cost = Cost()
-        label, levels, rows, errors = yield from cost.of(self._choose(setup, start, say))
+        try:
+            label, levels, rows, errors = yield from cost.of(self._choose(setup, start, say))
+        finally:
+            shutil.rmtree(self._scratch(setup), ignore_errors=True)
         content = {
             "label": label,
             "levels": levels,
@@ -121,7 +130,7 @@ class Best(Fitted):
     ) -> Calls[tuple[str, str, list[Row], Tensor]]:
         folds, allowed = self._folds(setup), Allowance.of_budget(self.budget)
         say(f"Placing {self.calls} calls on {min(self.trials, len(start))} trajectories")
-        placed, levels = yield from self._place(setup, start, allowed)
+        placed, levels = yield from self._place(setup, start, allowed, say)
         names = self.methods or tuple(known())
         candidates: dict[str, Method] = {}
         for name in names:
@@ -147,7 +156,7 @@ class Best(Fitted):
         return label, levels, rows, errors
 
     def _place(
-        self, setup: Setup, start: Tensor, allowed: Allowance
+        self, setup: Setup, start: Tensor, allowed: Allowance, say: Say
     ) -> Calls[tuple[dict[str, Method], str]]:
         """Plain samplers, each on its best placement, and the best one to fit others on."""
         kb, errors = setup.needs_kb(self.name), dict[str, dict[str, float]]()
@@ -155,11 +164,13 @@ class Best(Fitted):
         steps = dict[tuple[int, ...], str]()
         for levels in PLACEMENTS:
             steps.setdefault(plan(setup.sampler, self.calls, levels).steps, levels)
-        for levels in steps.values():
+        searched = needed_steps(setup.sampler, self.calls, SEARCHED)
+        more = [SEARCHED] if set(searched) <= set(kb.stored_steps) else []
+        for levels in [*steps.values(), *more]:
             tried = dict[str, float]()
             for base in BASES:
-                bound = Placed(self.calls, base, levels).bind(setup)
-                found = yield from allowed.of(run_rows(bound, start, trials))
+                method = Placed(self.calls, base, levels)
+                found = yield from allowed.of(_tried(method, setup, start, trials, say))
                 if found is not None:
                     tried[base] = float(found.mean())
             if len(tried) < len(BASES):  # the budget is spent: `needed_steps` left enough for one
@@ -192,7 +203,7 @@ class Best(Fitted):
             lacking = set(method.needed_steps(setup)) - set(kb.stored_steps)
             if lacking:
                 return Row(label, why=f"the KB has no latents after step {min(lacking)}"), None
-        scratch = self.path(setup).with_suffix(".parts")
+        scratch = self._scratch(setup)
         fits = isinstance(method, Fitted)
         try:
             errors = yield from allowed.of(
@@ -279,6 +290,13 @@ class Best(Fitted):
             "predicted_latent_error": self.forecast.error,
             **fit_columns(self.cost, numbers),
         }
+
+
+def _tried(method: Placed, setup: Setup, start: Tensor, rows: Tensor, say: Say) -> Calls[Tensor]:
+    """Relative errors (n,) of a plain sampler, its levels searched first where they are."""
+    if not method.is_fitted(setup):
+        yield from method.fitting(setup, start, say)
+    return (yield from run_rows(method.bind(setup), start, rows))
 
 
 def _by_prompt(errors: Tensor, prompts: list[str]) -> list[float]:
