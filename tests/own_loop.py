@@ -44,6 +44,7 @@ class OneCall:
 
     def __init__(self, config: Any, timestep: Tensor) -> None:
         self.config, self.timesteps = config, timestep[None]
+        self.sigmas = timestep[None] / 1000  # for cross-attention controls, which nobody uses here
 
     def set_timesteps(
         self,

@@ -46,6 +46,9 @@ def negative_prompt(pipe: Any, call: dict[str, Any]) -> None:
 
 
 def several_images(pipe: Any, call: dict[str, Any]) -> None:
+    if "num_videos_per_prompt" in _parameters(pipe):
+        call["num_videos_per_prompt"] = 2
+        return
     _needs(pipe, "num_images_per_prompt")
     call["num_images_per_prompt"] = 2
 
@@ -65,6 +68,8 @@ def compiled(pipe: Any, call: dict[str, Any]) -> None:
 
 
 def attention_slicing(pipe: Any, call: dict[str, Any]) -> None:
+    if "ip_adapter_image_embeds" in call:
+        raise NotApplicable("slicing takes away the processors that an IP-Adapter needs")
     pipe.enable_attention_slicing()
 
 
@@ -111,20 +116,22 @@ def check(name: str, feature: str) -> str:
         FEATURES[feature](pipe, call)
     except NotApplicable:
         return "no such option"
-    copies = call.pop("num_images_per_prompt", 1)
+    several = next((key for key in call if key.endswith("s_per_prompt")), None)
+    copies = 1 if several is None else call.pop(several)
     with tempfile.TemporaryDirectory() as folder:
         options = {"key_step": KEY, "value_steps": [VALUE], "store_history": True}
+        options["progress"] = False
         try:
             kb = redi.record(pipe, ["a red fox"], Path(folder) / "kb", **options, **call)
             query = {"prompt": "a red fox"} if "prompt" in _parameters(pipe) else {}
-            if copies > 1:
-                query["num_images_per_prompt"] = copies
+            if several is not None:
+                query[several] = copies
             images = []
             for value in (None, VALUE):
                 noise = redi.generators(kb, copies)
                 if value is not None:
                     redi.enable(pipe, kb, value_step=value, resume="retrieved")
-                images.append(torch.as_tensor(pipe(**query, **call, generator=noise).images))
+                images.append(torch.as_tensor(pipe(**query, **call, generator=noise)[0]))
                 redi.disable(pipe)
         except UsageError as error:
             return f"refused: {error}"
@@ -161,8 +168,13 @@ NOTES = """\
 Refused with a reason, each covered by a test in `tests/test_pipeline.py`: stochastic schedulers
 (ancestral, SDE, DDPM, LCM) and `eta > 0`; calls that differ from the recording (model, dtype,
 scheduler, steps, guidance, negative prompt, size); a value step inside a group of single-step
-DPM-Solver. Image-to-image calls, which start inside the schedule, and calls that run a part of it
-(`denoising_end`) are refused when they are made.
+DPM-Solver. Calls that start inside the schedule (image to image and inpainting with a strength
+below 1) and calls that run a part of it (`denoising_end`) are refused when they are made.
+
+Pictures that a call is told (ControlNet, IP-Adapter, image to image, inpainting) are part of a KB's
+setting: a KB serves calls with the same picture, and another one is refused by name
+(`tests/test_guided.py`). Attention slicing of diffusers takes away an IP-Adapter's processors, with
+or without redi. Videos are latents with frames; retrieval-corrected sampling is refused for them.
 
 CPU offload of whole models is tested with the CPU in the place of the accelerator. Weights that are
 offloaded layer by layer (`enable_sequential_cpu_offload`) are hashed where they are kept and

@@ -51,7 +51,7 @@ def recorded(pipe: Any, name: str, folder: Path, **changes: Any) -> KnowledgeBas
 
 def run(pipe: Any, name: str, kb: KnowledgeBase, prompts: list[str], **changes: Any) -> Tensor:
     call = arguments(name, prompts, generator=redi.generators(kb, len(prompts)), **changes)
-    return torch.as_tensor(np.asarray(pipe(**call).images))
+    return torch.as_tensor(np.asarray(pipe(**call)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,11 @@ def kb(sd: Any, tmp_path: Path) -> KnowledgeBase:
     return recorded(sd, "", tmp_path / "kb")
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+#: those whose network can be asked by a call of one step that says its latents
+ASKABLE = [name for name in PIPELINES if not name.endswith("strength 1")]
+
+
+@pytest.mark.parametrize("name", ASKABLE)
 def test_an_enabled_pipeline_is_the_own_loop_and_disabling_restores_it(
     name: str, tmp_path: Path
 ) -> None:

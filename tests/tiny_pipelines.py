@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
     DDPMPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -20,79 +17,12 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-)
-
-from redi.embedded.diffusion import new_scheduler
-from redi.embedded.tokenizer import train_tokenizer
-
-SIDE = 8  # of the latents
-tokenizer = cache(train_tokenizer)
-
-
-def scheduler(**changes: Any) -> DDIMScheduler:
-    return DDIMScheduler.from_config(new_scheduler().config, **changes)
-
-
-def clip(cls: type = CLIPTextModel) -> Any:
-    words = tokenizer()
-    return cls(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=32,
-            projection_dim=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=words.model_max_length,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-    )
-
-
-def t5() -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer()), d_model=16, d_ff=32, d_kv=8, num_layers=1, num_heads=2
-        )
-    )
-
-
-def vae(channels: int = 4) -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        latent_channels=channels,
-        norm_num_groups=4,
-        sample_size=2 * SIDE,
-        use_quant_conv=channels == 4,
-        use_post_quant_conv=channels == 4,
-        shift_factor=0.0,
-    )
-
-
-def unet(**changes: Any) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=SIDE,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **{"cross_attention_dim": 16, **changes},
-    )
+from tiny_guided import GUIDED, GUIDED_ARGUMENTS
+from tiny_parts import SIDE, clip, scheduler, t5, tokenizer, unet, vae
+from tiny_recent import RECENT, RECENT_ARGUMENTS
+from transformers import CLIPTextModelWithProjection
 
 
 def stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
@@ -215,6 +145,8 @@ PIPELINES: dict[str, Callable[[], Any]] = {
     "Stable Diffusion 3": sd3,
     "Flux": flux,
     "PixArt-Sigma": pixart,
+    **RECENT,
+    **GUIDED,
     "unconditional DDPM pipeline": ddpm,
 }
 #: arguments that each needs to make small pictures of latents
@@ -228,6 +160,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "use_resolution_binning": False,
         "clean_caption": False,
     },
+    **RECENT_ARGUMENTS,
+    **GUIDED_ARGUMENTS,
 }
 
 

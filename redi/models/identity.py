@@ -36,6 +36,7 @@ _QUERY = (
     "timesteps",
     "sigmas",
     "num_images_per_prompt",
+    "num_videos_per_prompt",
     "output_type",
     "return_dict",
 )

@@ -28,6 +28,7 @@ from redi.pipeline.session import attach, detach
 from redi.pipeline.stand_in import StandIn
 from redi.samplers import Answer, Ask, Sampler, adapt
 from redi.samplers.build import set_as_told, shifted
+from redi.samplers.flow import FlowEuler
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,27 @@ class Fitting:
 
 def reference_setup(pipe: Any, kb: KnowledgeBase) -> Setup:
     """What a fitted method is bound to; refuses a KB that was made otherwise."""
+    mu = _shift(pipe, kb)
+    sampler = _reference(pipe, kb, mu, even=mu is not None)
+    if mu is None and isinstance(sampler, FlowEuler):
+        even = _reference(pipe, kb, mu, even=True)  # Chroma, Lumina 2 and HunyuanVideo name them
+        if not schedule_identity(even).differences(kb.manifest.identity):
+            sampler = even
+    require_same(kb, model_identity(pipe) | schedule_identity(sampler))
+    return Setup(sampler, dict(sampler.scheduler.config), kb)
+
+
+def _reference(pipe: Any, kb: KnowledgeBase, mu: float | None, even: bool) -> Sampler:
+    """The sampler of a KB's trajectories, from the pipeline's own scheduler."""
     scheduler = deepcopy(pipe.scheduler)
     try:
-        mu = _shift(pipe, kb)
-        set_as_told(scheduler, int(kb.manifest.identity["steps"]), mu, even=mu is not None)
+        set_as_told(scheduler, int(kb.manifest.identity["steps"]), mu, even)
     except ValueError as error:
         raise UsageError(
             f"{type(scheduler).__name__} needs more than a number of steps ({error}): fitted "
             "methods do not work with it"
         ) from None
-    sampler = adapt(scheduler)
-    require_same(kb, model_identity(pipe) | schedule_identity(sampler))
-    return Setup(sampler, dict(scheduler.config), kb)
+    return adapt(scheduler)
 
 
 def _shift(pipe: Any, kb: KnowledgeBase) -> float | None:

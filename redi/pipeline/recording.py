@@ -81,7 +81,8 @@ def record(
         raise UsageError(f"batch_size={batch_size} is too small: use at least 1")
     policy = NoisePolicy(noise, bank_size, seed)
     _check_steps(key_step, value_steps, budgets, methods)
-    taken = {"prompt", "generator", "latents", "num_images_per_prompt"} & set(call)
+    copies = {"num_images_per_prompt", "num_videos_per_prompt"}
+    taken = {"prompt", "generator", "latents", *copies} & set(call)
     if taken:
         raise UsageError(f"{min(taken)} cannot be given: record() chooses it for every trajectory")
     for name, value in call.items():

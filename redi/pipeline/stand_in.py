@@ -180,8 +180,9 @@ class StandIn:
         self._networks.begin_step(skipping=self._wanted is None)
         following = self._final if self._ask is None else self._ask.latents
         self._shown = following.clone()
-        told = options.get("return_dict", True)
-        return SchedulerOutput(prev_sample=following.clone()) if told else (following.clone(),)
+        if options.get("return_dict", True):
+            return SchedulerOutput(prev_sample=following.clone())
+        return (following.clone(),) * 2  # PixArt-alpha takes the second after a single step
 
     def _answer(self, ask: Ask, latents: Tensor, output: Tensor) -> None:
         if ask.divisor is not None and not self._scaled:
@@ -217,7 +218,7 @@ def _only_count(kwargs: dict[str, Any]) -> tuple[int, float | None, bool]:
     count, sigmas, mu = (kwargs.get(name) for name in ("num_inference_steps", "sigmas", "mu"))
     even = False
     if sigmas is not None:
-        even = np.array_equal(sigmas, even_levels(len(sigmas)))
+        even = np.allclose(sigmas, even_levels(len(sigmas)), rtol=0, atol=1e-12)
         count = len(sigmas) if count is None else count
     own = ("num_inference_steps", "mu", "device", *(["sigmas"] if even else []))
     if count is None or any(v is not None for k, v in kwargs.items() if k not in own):

@@ -27,8 +27,9 @@ class Jump:
     stride: float  # rho at the value step minus rho at the key step
 
     def combine(self, items: Tensor) -> Tensor:
-        """Weighted sum over neighbours: (B, N, C, H, W) -> (B, C, H, W)."""
-        return (self.weights[:, :, None, None, None] * items).sum(1)
+        """Weighted sum over neighbours: (B, N, C, H, W) -> (B, C, H, W), or of videos."""
+        weights = self.weights.reshape(*self.weights.shape, *[1] * (items.ndim - 2))
+        return (weights * items).sum(1)
 
 
 def paper(jump: Jump) -> Tensor:
