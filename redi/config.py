@@ -181,6 +181,9 @@ class CorrectionConfig:
     trials: int = within(64, 2)
     #: kernel regression on so many nearest trajectories of each query; null: on all
     nearest: int | None = within(None, 1)
+    #: reference steps by which the best of `levels` are then moved, ever less, as long as the
+    #: left-out error falls; null: not at all
+    refine: int | None = within(None, 1)
     #: relative error of the final latents that an image may have: adds a corrected point whose
     #: queries get as many of `calls` as they need; null: none
     tolerance: float | None = within(None, 1e-9, 10)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import answered, run_corrected, run_plain
+from running import answered, lab, run_corrected, run_plain
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.methods.corrected import Correction, Recipe, fit_correction
+from redi.methods.corrected import Corrected, Correction, Recipe, fit_correction
 from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
-from redi.methods.corrected.levels import best_plan
+from redi.methods.corrected.levels import best_plan, refined
 from redi.methods.corrected.local import fit_local
 from redi.methods.corrected.store import correction_path, load_correction, save_correction
 from redi.methods.few import Plan
@@ -257,6 +257,31 @@ def test_levels_are_chosen_by_the_error_of_left_out_trajectories(
     same = [plans["even"], plan(sampler, 3, "late1")]
     only = drive(best_plan(same, lambda tried: pytest.fail("one")), nothing)
     assert only.steps == plans["even"].steps
+
+
+def test_levels_are_moved_to_where_the_error_is_least(model: MixtureModel) -> None:
+    sampler = build_sampler("ddim", model.scheduler_config, STEPS, "trailing")
+    wanted, tried = (0, 3, 11, 29, 40), list[tuple[int, ...]]()
+
+    def fit_plan(one: Plan) -> Calls[Correction]:
+        tried.append(one.steps)
+        off = sum(abs(a - b) for a, b in zip(one.steps, wanted, strict=True))
+        return Correction(one, "ddim", (), torch.tensor([off + 1.0, off + 3.0]))
+        yield
+
+    found = drive(refined(plan(sampler, 4), fit_plan, 4), lambda x, t: x)
+    assert found.steps == wanted
+    assert all(list(steps) == sorted(set(steps)) for steps in tried) and len(tried) < 40
+
+
+def test_moved_levels_correct_better_than_those_that_they_start_from(
+    model: MixtureModel, tmp_path: Path
+) -> None:
+    some, errors = lab(tmp_path), {}
+    for refine in (None, 4):
+        recipe = Recipe(parts=("local",), patches=(1,), levels=("even",), refine=refine)
+        errors[refine] = float(some.errors(Corrected(3, recipe)).median())  # one run flips
+    assert errors[4] < 0.9 * errors[None]
 
 
 def test_a_saved_correction_computes_the_same(

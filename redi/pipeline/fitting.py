@@ -49,7 +49,7 @@ class Fitting:
             return method.path(setup)
         call = {name: value for name, value in self.call.items() if name != "output_type"}
         looks = _Looks(self.pipe, self.kb, self.batch_size, call)
-        attach(self.pipe, looks)
+        attach(self.pipe, looks, model_identity(self.pipe))  # nobody else has the pipeline now
         try:
             with Progress(disable=not self.progress) as bar:
                 looks.bar = bar

@@ -41,6 +41,8 @@ class Session:
 
     plan: Routed
     original: type
+    #: what the model is, where nobody can change it meanwhile; None: it is looked at in every call
+    model: Identity | None = None
     #: the thread that a call is running in
     running: int | None = None
 
@@ -52,13 +54,17 @@ def is_attached(pipe: Any) -> bool:
     return pipe in _SESSIONS
 
 
-def attach(pipe: Any, plan: Routed) -> None:
-    """Route the calls of `pipe` through `plan`."""
+def attach(pipe: Any, plan: Routed, model: Identity | None = None) -> None:
+    """Route the calls of `pipe` through `plan`.
+
+    Args:
+        model: what the model is as long as the plan is there; None: every call looks at it.
+    """
     if is_attached(pipe):
         raise UsageError("this pipeline is under redi already: call redi.disable(pipe) first")
     kind_of(pipe.scheduler)
     original = getattr(type(pipe), "_redi_original", type(pipe))
-    _SESSIONS[pipe] = Session(plan, original)
+    _SESSIONS[pipe] = Session(plan, original, model)
     pipe.__class__ = _subclass(original)
 
 
@@ -117,7 +123,8 @@ def _run(session: Session, pipe: Any, call: Callable[..., Any], args: Any, kwarg
     own, plan = pipe.scheduler, session.plan
     bound = inspect.signature(call).bind(pipe, *args, **kwargs)
     bound.apply_defaults()
-    identity = model_identity(pipe) | call_identity(pipe, call, bound.arguments)
+    model = model_identity(pipe) if session.model is None else session.model
+    identity = model | call_identity(pipe, call, bound.arguments)
     plan.describe(identity, bound.arguments.get("generator"))
     kind_of(own)
     with Networks(pipe).watched() as networks:

@@ -11,7 +11,7 @@ and level. With `exact` states every level starts from the reference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redi.errors import UsageError
 from redi.lazy import Tensor, torch
@@ -49,11 +49,19 @@ class Recipe:
     trials: int = 64
     #: kernel regressions on so many nearest trajectories; None: on all
     nearest: int | None = None
+    #: reference steps by which the best of `levels` are then moved, ever less, as long as that
+    #: lowers the error; None: not at all
+    refine: int | None = None
 
     @property
     def choices(self) -> list[Choice]:
         """Kernels, widths and ridges that are tried."""
         return [Choice(k, w, r) for k in self.kernels for w in self.widths for r in self.ridges]
+
+    @property
+    def quick(self) -> Recipe:
+        """What stands for it while levels are moved: a map of single pixels."""
+        return replace(self, parts=("none", "local"), patches=(1,))
 
     def __post_init__(self) -> None:
         for name, given in vars(self).items():  # configurations have lists
@@ -87,10 +95,13 @@ class Recipe:
             raise UsageError(f"correction.nearest={self.nearest} is too small: use at least 1")
         if self.trials < 2:
             raise UsageError(f"correction.trials={self.trials} is too small: use at least 2")
-        if len(self.levels) > 1 and self.states != "visited":
+        if self.refine is not None and self.refine < 1:
+            raise UsageError(f"correction.refine={self.refine} is too small: use at least 1")
+        if self.states != "visited" and (len(self.levels) > 1 or self.refine is not None):
+            told = f"levels={list(self.levels)}" if self.refine is None else f"refine={self.refine}"
             raise UsageError(
-                f"correction.levels={list(self.levels)} are chosen by the error of left-out "
-                f"trajectories, which correction.states={self.states} does not have: name one"
+                f"correction.{told} chooses by the error of left-out trajectories, which "
+                f"correction.states={self.states} does not have: use one placement, refine=null"
             )
 
 

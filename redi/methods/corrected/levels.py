@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from redi.methods.corrected.corrector import Correction
 from redi.methods.few.plan import Plan
 from redi.samplers import Calls
 
+#: fits the corrections of a plan
+Fit = Callable[[Plan], Calls[Correction]]
 
-def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Calls[Correction]]) -> Calls[Plan]:
+
+def best_plan(plans: Sequence[Plan], fit: Fit) -> Calls[Plan]:
     """The plan whose corrections leave the least mean error on trajectories left out of them.
 
     `fit` fits a plan on visited states. Its predicted error is that of whole corrected runs, so it
@@ -22,7 +26,35 @@ def best_plan(plans: Sequence[Plan], fit: Callable[[Plan], Calls[Correction]]) -
 
     errors = {}
     for plan in distinct.values():
-        predicted = (yield from fit(plan)).predicted_error
-        assert predicted is not None  # Recipe refuses a choice of levels on exact states
-        errors[plan.steps] = float(predicted.mean())
+        errors[plan.steps] = yield from _error(plan, fit)
     return distinct[min(errors, key=lambda steps: errors[steps])]
+
+
+def refined(plan: Plan, fit: Fit, size: int) -> Calls[Plan]:
+    """The plan after coordinate descent on that error.
+
+    Every level between the ends is moved by `size` reference steps as long as the error falls, then
+    by half as many, down to one.
+    """
+    best, least = plan, (yield from _error(plan, fit))
+    while size:
+        for level in range(1, plan.strides):
+            for move in (-size, size):
+                while True:
+                    steps = list(best.steps)
+                    steps[level] += move
+                    if not steps[level - 1] < steps[level] < steps[level + 1]:
+                        break
+                    tried = replace(best, steps=tuple(steps))
+                    error = yield from _error(tried, fit)
+                    if error >= least:
+                        break
+                    best, least = tried, error
+        size //= 2
+    return best
+
+
+def _error(plan: Plan, fit: Fit) -> Calls[float]:
+    predicted = (yield from fit(plan)).predicted_error
+    assert predicted is not None  # Recipe refuses a choice of levels on exact states
+    return float(predicted.mean())

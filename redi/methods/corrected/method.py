@@ -16,7 +16,7 @@ from redi.methods.corrected.adaptive import BudgetPolicy, fit_policy
 from redi.methods.corrected.corrector import Correction
 from redi.methods.corrected.fit import STANDARD, Recipe, fit_correction
 from redi.methods.corrected.groups import groups_of, repeats
-from redi.methods.corrected.levels import best_plan
+from redi.methods.corrected.levels import best_plan, refined
 from redi.methods.corrected.store import (
     correction_path,
     load_correction,
@@ -57,9 +57,11 @@ class Corrected(FewLevels, Fitted):
         return correction_path(kb.root, kb.content_hash, self.calls, self.recipe, self.analytic)
 
     def needed_steps(self, setup: Setup) -> list[int]:
-        strides = self.calls + self.analytic
-        levels = self.recipe.levels
-        return sorted({s for where in levels for s in needed_steps(setup.sampler, strides, where)})
+        strides, levels = self.calls + self.analytic, self.recipe.levels
+        read = {s for where in levels for s in needed_steps(setup.sampler, strides, where)}
+        if self.recipe.refine is not None:
+            read.update(range(1, setup.sampler.num_steps + 1))
+        return sorted(read)
 
     def fitting(self, setup: Setup, start: Tensor, say: Say) -> Calls[None]:
         if start.dim() != 4:
@@ -81,19 +83,27 @@ class Corrected(FewLevels, Fitted):
             )
         if len({found.steps for found in plans}) > 1:
             say(f"Placing {self.calls} calls: {len(plans)} alternatives on {trials} trajectories")
-        choosing = best_plan(plans, lambda p: self._fit(setup, p, start[:trials]))
+        recipe = self.recipe
+        choosing = best_plan(plans, lambda p: self._fit(setup, p, start[:trials], recipe))
         chosen = yield from cost.of(choosing)
+        if recipe.refine is not None:
+            say(f"Moving {self.calls} calls on {trials} trajectories")
+            quick = recipe.quick
+            moving = refined(
+                chosen, lambda p: self._fit(setup, p, start[:trials], quick), recipe.refine
+            )
+            chosen = yield from cost.of(moving)
         say(f"Fitting {self.calls} corrections to {count} trajectories")
-        found = yield from cost.of(self._fit(setup, chosen, start))
+        found = yield from cost.of(self._fit(setup, chosen, start, recipe))
         found = replace(found, cost=cost)
         save_correction(self.path(setup), found, fitted_to(setup.needs_kb(self.name)))
 
-    def _fit(self, setup: Setup, chosen: Plan, start: Tensor) -> Calls[Correction]:
+    def _fit(self, setup: Setup, chosen: Plan, start: Tensor, recipe: Recipe) -> Calls[Correction]:
         teacher, count = Teacher(setup, start), len(start)
         partitions = torch.from_numpy(teacher.kb.partitions[:count])
         return fit_correction(
             chosen,
-            self.recipe,
+            recipe,
             lambda level: teacher.state(chosen.steps[level]),
             partitions,
             teacher.first_call(chosen),
