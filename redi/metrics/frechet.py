@@ -6,7 +6,9 @@ resized for it, is what gives a distance its name ("FID" means Inception by the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +25,12 @@ class Gaussian:
     mean: np.ndarray
     covariance: np.ndarray
     count: int
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """Symmetric square root of the covariance (D, D)."""
+        values, vectors = linalg.eigh(self.covariance)
+        return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 
 def fit_gaussian(features: ArrayLike, allow_few: bool = False) -> Gaussian:
@@ -55,7 +63,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise ValueError(
             f"feature dimensions are {a.mean.size} and {b.mean.size}; use one extractor for both"
         )
-    cross = linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
+    cross = linalg.svdvals(a.root @ b.root).sum()
     shift = float(np.square(a.mean - b.mean).sum())
     return shift + float(np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
@@ -90,13 +98,28 @@ def mean_kernel(rows: np.ndarray) -> float:
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
     blocks = (a[start : start + _BLOCK] for start in range(0, len(a), _BLOCK))
-    return float(sum(((block @ b.T / a.shape[1] + 1) ** 3).sum() for block in blocks))
+    return float(sum(_kernel(block, b).sum() for block in blocks))
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """Symmetric square root of a positive semi-definite matrix."""
-    values, vectors = linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kernel values (N, M) of rows (N, D) and (M, D)."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def resampled_kernel_distance(
+    a: ArrayLike, b: ArrayLike, among_b: float
+) -> Callable[[np.ndarray], float]:
+    """`kernel_distance(a[rows], b, among_b)` of any choice of rows (M,), from kernels made once."""
+    first, second = feature_rows("a", a), feature_rows("b", b)
+    among, between = _kernel(first, first), _kernel(first, second).mean(1)
+
+    def score(rows: np.ndarray) -> float:
+        drawn = np.bincount(rows, minlength=len(first)).astype(float)
+        pairs = drawn @ among @ drawn - drawn @ among.diagonal()
+        count = len(rows)
+        return float(pairs / (count * (count - 1)) + among_b - 2 * (drawn @ between) / count)
+
+    return score
 
 
 def feature_rows(name: str, features: ArrayLike) -> np.ndarray:

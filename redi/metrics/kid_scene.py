@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from redi.metrics.base import FILES, Quality, metric
-from redi.metrics.frechet import kernel_distance, mean_kernel
+from redi.metrics.frechet import mean_kernel, resampled_kernel_distance
 from redi.metrics.sets import SetMetric
 
 
@@ -24,5 +24,4 @@ class KidScene(SetMetric):
         return mean_kernel(self.evaluator.real)
 
     def scorer(self, features: np.ndarray) -> Callable[[np.ndarray], float]:
-        real, known = self.evaluator.real, self.among_real
-        return lambda rows: kernel_distance(features[rows], real, known)
+        return resampled_kernel_distance(features, self.evaluator.real, self.among_real)

@@ -34,22 +34,19 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _smoothed(images: Tensor) -> Tensor:
-    """Local means (..., H - 10, W - 10), one axis after the other."""
-    offsets = torch.arange(_WINDOW, dtype=images.dtype) - _WINDOW // 2
+    """Local means (..., H - 10, W - 10): one matrix product for each axis."""
+    height, width = (_window_over(size, images) for size in images.shape[-2:])
+    return height @ images @ width.T
+
+
+def _window_over(size: int, like: Tensor) -> Tensor:
+    """The matrix (size - 10, size) that takes the window's mean at every place."""
+    offsets = torch.arange(_WINDOW, dtype=like.dtype, device=like.device) - _WINDOW // 2
     weights = (-(offsets**2) / (2 * _DEVIATION**2)).exp()
-    for axis in (-2, -1):
-        length = images.shape[axis] - _WINDOW + 1
-        images = (
-            sum(
-                (
-                    weight * images.narrow(axis, place, length)
-                    for place, weight in enumerate(weights)
-                ),
-                start=images.new_zeros(()),
-            )
-            / weights.sum()
-        )
-    return images
+    found = like.new_zeros((size - _WINDOW + 1, size))
+    for place, row in enumerate(found):
+        row[place : place + _WINDOW] = weights / weights.sum()
+    return found
 
 
 @metric
