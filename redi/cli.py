@@ -21,6 +21,8 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
   redi experiment=NAME             an experiment of conf/experiment, all its points, into
                                    experiments/NAME
   redi experiments [NAME ...]      the named experiments, or all, one after the other (resumable)
+  redi plan [--workers=8] ...      what a command or an experiment will take: calls, hours, disk,
+                                   and how to split it
   redi kb build|info|verify|merge|subset|export|import|index|search ...
                                    only the knowledge base (redi kb --help)
   redi evaluate ...                like run, with a knowledge base that is complete already
@@ -54,7 +56,7 @@ Keys people change first:
 
 VERBS = (
     *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
-    *("report", "doctor", "demo"),
+    *("report", "doctor", "demo", "plan"),
 )
 CALIBRATION = "experiment=calibration"
 
@@ -89,6 +91,8 @@ def main() -> None:
             _experiments(rest)
         elif verb == "methods":
             _methods(rest)
+        elif verb == "plan":
+            _plan(rest)
         elif verb == "doctor":
             _doctor(rest)
         elif verb == "kb":
@@ -247,7 +251,8 @@ def _experiments(arguments: list[str]) -> None:
     from redi.composition import experiments
     from redi.report.times import write_times
 
-    names = [a for a in arguments if "=" not in a and not a.startswith("-")] or experiments()
+    names = [a for a in arguments if "=" not in a and not a.startswith("-")]
+    names = names or [name for name in experiments() if not name.startswith("paper_")]
     if missing := [name for name in names if name not in experiments()]:
         raise unknown(f"experiment {missing[0]!r}", missing[0], experiments())
     given = [a.partition("=")[2] for a in arguments if a.startswith("run_dir=")]
@@ -264,6 +269,22 @@ def _train(config: Any) -> None:
     from redi.verbs.train import train
 
     train(config, _console())
+
+
+def _plan(arguments: list[str]) -> None:
+    """Every point of a command line, composed and not run."""
+    from redi.composition import checked_arguments, points
+    from redi.config import register
+    from redi.verbs.plan import plan_job
+
+    register()
+    flags = [a for a in arguments if a.startswith("--workers=")]
+    count = flags[-1].partition("=")[2] if flags else "1"
+    if not count.isdigit():
+        raise UsageError(f"--workers={count} is no number: use how many devices there are")
+    rest = checked_arguments("run", [a for a in arguments if a not in flags])
+    configs = [_compose("run", overrides) for overrides in points(rest)]
+    plan_job(configs, int(count), _console())
 
 
 def _methods(arguments: list[str]) -> None:

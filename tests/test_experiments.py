@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from test_sources import write_coco
 
 from redi.composition import compose_config, experiment_sweep, experiments, points
 from redi.config import Config
@@ -45,9 +46,11 @@ NAMES = [
     "corrected_parts",
     "corrected_unseen",
     "estimators",
+    "guidance",
     "kb_size",
     "key",
     "noise",
+    "paper_sd15",
     "quality",
     "rivals",
     "samplers",
@@ -65,8 +68,12 @@ def test_there_is_one_file_for_each_experiment():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_point_of_an_experiment_is_sound(name: str):
-    overrides = points([f"experiment={name}"])
+def test_every_point_of_an_experiment_is_sound(name: str, tmp_path: Path):
+    coco = []
+    if name == "paper_sd15":  # its captions are not shipped
+        write_coco(tmp_path, 6000)
+        coco = [f"data.root={tmp_path}", "kb.size=5000"]
+    overrides = points([f"experiment={name}", *coco])
     assert overrides and experiment_sweep([f"experiment={name}"])
     for override in (overrides[0], overrides[-1]):
         config = compose_config("run", override)

@@ -1,0 +1,339 @@
+"""Every claim of the paper with a verdict.
+
+`python -m experiments.claims` writes claims.json and claims.md from the experiments' results. A
+claim about equal quality is one of non-inferiority: the paired 95% interval of the loss against
+full sampling, over prompts, has to stay within a margin that was stated before (0.5 of CLIP score,
+2 points of fidelity in everything said, 5% of full sampling's FD-scene). It is refuted where the
+whole interval is beyond the margin, and undecided in between. A claim that one thing is better
+than another is confirmed or refuted where the interval of the paired difference excludes zero.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from redi.metrics.base import Quality
+from redi.metrics.catalogue import qualities
+from redi.metrics.intervals import percentiles
+from redi.report.compare import compare, same_calls
+from redi.report.points import Point
+from redi.report.runs import Run, load_runs
+
+ROOT = Path(__file__).resolve().parent
+CONFIRMED, REFUTED, PARTLY, UNDECIDED = "confirmed", "refuted", "partly", "undecided"
+JUDGED = ("clip_score", "prompt_fidelity.all", "fd_scene")
+PUBLISHED, BEST = "as published", "at its best"
+_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, judged by one metric in one setting; `value` has a 95% interval."""
+
+    claim: str
+    setting: str
+    verdict: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    kb_size: int
+    pictures: int
+    experiment: str
+
+
+def judged(low: float, high: float, bound: float = 0.0) -> str:
+    """Whether an interval of a gain lies above a bound, below it, or on both sides."""
+    return CONFIRMED if low >= bound else REFUTED if high < bound else UNDECIDED
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """The verdict of a claim that several metrics or settings have to bear out."""
+    found = set(verdicts)
+    if len(found) == 1:
+        return found.pop()
+    return PARTLY if CONFIRMED in found else UNDECIDED if UNDECIDED in found else REFUTED
+
+
+def variant(run: Run) -> str:
+    """Which ReDi a run is about."""
+    chosen = run.config["retrieval"]
+    plain = chosen["estimator"] == "paper" and chosen["neighbours"] == 1
+    return PUBLISHED if plain else BEST
+
+
+def only(run: Run, method: str) -> Point:
+    """The point of a method that a claim needs."""
+    found = run.first(method)
+    if found is None:
+        raise SystemExit(f"{run.folder} has no point of {method!r}: run its experiment again")
+    return found
+
+
+def row(
+    claim: str, setting: str, verdict: str, metric: str, numbers: Sequence[float], run: Run
+) -> Claim:
+    point = only(run, "redi")
+    value, low, high = map(float, numbers)
+    size = point.kb_size or 0
+    return Claim(
+        claim, setting, verdict, metric, value, low, high, size, point.count, point.experiment
+    )
+
+
+def gain(
+    run: Run, ours: Point, theirs: Point, quality: Quality
+) -> tuple[float, float, float, float] | None:
+    """Mean gain of ours over theirs, its interval, and the loss that counts as none."""
+    found = compare(run, ours, theirs, quality)
+    if found is None:
+        return None
+    mean, _, draws = found.gain
+    return mean, *percentiles(draws), found.allowed or 0.0
+
+
+def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Equal quality at half of the calls, and against the same sampler with as many."""
+    for run in runs:
+        redi, full = only(run, "redi"), only(run, "full")
+        if not 0.45 <= redi.calls / full.calls <= 0.55:
+            continue
+        scale = run.config["sampling"]["guidance_scale"]
+        setting = f"{full.sampler}, guidance {scale:g}, {variant(run)}"
+        known = qualities()
+        for name in JUDGED:
+            found = gain(run, redi, full, known[name])
+            if found is not None:
+                verdict = judged(found[1], found[2], -found[3])
+                claim = "full sampling's quality at half of its calls"
+                yield row(claim, setting, verdict, known[name].title, found[:3], run)
+        plain = same_calls(redi, run)
+        for name in ("clip_score", "prompt_fidelity.all", "fd_scene", "latent_error"):
+            found = None if plain is None else gain(run, redi, plain, known[name])
+            if found is not None:
+                claim = "better than the same sampler with as many calls"
+                yield row(claim, setting, judged(*found[1:3]), known[name].title, found[:3], run)
+
+
+def smallest_share(runs: Sequence[Run]) -> Iterator[Claim]:
+    """The fewest calls at which a method is not inferior to full sampling in all of the metrics."""
+    methods = (
+        ("redi", "ReDi"),
+        ("plain", "the same sampler"),
+        ("jump", "a jump, nothing retrieved"),
+    )
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((only(run, "full").sampler, variant(run)), []).append(run)
+    for (sampler, which), found in groups.items():
+        for method, title in methods:
+            if method == "plain" and which != PUBLISHED:
+                continue
+            shares = [share for one in found if (share := _enough(one, method)) is not None]
+            least, run = min(shares, default=1.0), found[0]
+            name = f"{sampler}, {title}" + ("" if method == "plain" else f" {which}")
+            yield row(
+                "smallest share of the calls with full quality",
+                name,
+                CONFIRMED if least <= 0.55 else REFUTED,
+                "share of the calls",
+                (least, least, least),
+                run,
+            )
+
+
+def _enough(run: Run, method: str) -> float | None:
+    """The share of the calls of a method that is not inferior, None where it is."""
+    full, known = only(run, "full"), qualities()
+    point = same_calls(only(run, "redi"), run) if method == "plain" else run.first(method)
+    if point is None:
+        return None
+    found = [compare(run, point, full, known[name]) for name in JUDGED]
+    return point.calls / full.calls if all(d is not None and d.equal for d in found) else None
+
+
+def errors(run: Run, method: str = "redi", column: str = "latent_error") -> np.ndarray:
+    """A column of a method by prompt (P,)."""
+    found = run.pictures.by_prompt(only(run, method).entry, column)
+    if found is None:
+        raise SystemExit(f"{run.folder} lacks {column} of {method!r}: run its experiment again")
+    return found
+
+
+def resampled(statistic: Callable[[np.ndarray], float], count: int) -> tuple[float, float, float]:
+    """A statistic of rows and its 95% interval over resampled prompts."""
+    rng = np.random.default_rng(0)
+    draws = [statistic(rng.integers(count, size=count)) for _ in range(_DRAWS)]
+    return statistic(np.arange(count)), *percentiles(np.array(draws))
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Ratio of mean errors, paired over prompts."""
+    return resampled(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours))
+
+
+def less(numbers: tuple[float, float, float]) -> str:
+    """Verdict of "has the smaller error" from a ratio of errors."""
+    return judged(-numbers[2], -numbers[1], -1.0)
+
+
+def more_trajectories(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Whether errors fall with the KB, how fast, and whether the distance does."""
+    for captions in ("open", "full"):
+        for which in (PUBLISHED, BEST):
+            mine = [
+                r for r in runs if r.config["data"]["captions"] == captions and variant(r) == which
+            ]
+            mine.sort(key=lambda r: r.config["kb"]["size"])
+            if len(mine) < 2:
+                continue
+            sizes = np.log([r.config["kb"]["size"] for r in mine])
+            table = np.stack([errors(r) for r in mine])
+            ends = [run.config["kb"]["size"] for run in (mine[0], mine[-1])]
+            setting = f"{captions} captions, {which}, {ends[0]} to {ends[1]}"
+            claim = "more trajectories lower the error"
+            found = ratio(table[-1], table[0])
+            yield row(claim, setting, less(found), "ratio of latent errors", found, mine[-1])
+
+            def slope(
+                rows: np.ndarray, table: np.ndarray = table, sizes: np.ndarray = sizes
+            ) -> float:
+                return float(-np.polyfit(sizes, np.log(table[:, rows].mean(1)), 1)[0])
+
+            grown = resampled(slope, table.shape[1])
+            yield row(claim, setting, judged(*grown[1:]), "growth exponent", grown, mine[-1])
+
+
+def _slope(sizes: np.ndarray, table: np.ndarray, rows: np.ndarray) -> float:
+    return float(-np.polyfit(sizes, np.log(table[:, rows].mean(1)), 1)[0])
+
+
+def keys(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Whether latents are the better key."""
+    for run in runs:
+        for method, title in (
+            ("prompt", "the prompt's embedding"),
+            ("clean", "predicted clean latents"),
+            ("coarse", "low frequencies"),
+            ("random", "chance"),
+        ):
+            found = ratio(errors(run), errors(run, method))
+            setting = f"key step {run.config['kb']['key_step']}, {variant(run)}"
+            claim = f"latents are a better key than {title}"
+            yield row(claim, setting, less(found), "ratio of latent errors", found, run)
+
+
+def distance_tells(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Whether the distance to the neighbour tells the error."""
+    for run in runs:
+        distance, error = errors(run, column="key_distance"), errors(run)
+        found = resampled(partial(_rank_correlation, distance, error), len(error))
+        setting = f"{only(run, 'full').sampler}, {variant(run)}"
+        claim = "a smaller distance to the neighbour means a smaller error"
+        yield row(claim, setting, judged(*found[1:]), "rank correlation", found, run)
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> float:
+    return float(stats.spearmanr(x[rows], y[rows]).statistic)
+
+
+def stylization(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Zero-shot: is the style taken, and the prompt kept, as by full sampling with the style."""
+    for run in runs:
+        setting = f"value step {run.config['retrieval']['value_step']}, {variant(run)}"
+        redi, full = only(run, "redi"), only(run, "full")
+        style = [errors(run, method, "correct_style") for method in ("redi", "full", "content")]
+        taken = resampled(lambda rows, s=style: float((s[0] - s[1])[rows].mean()), len(style[0]))
+        claim = "zero-shot stylization: the style is taken as by full sampling"
+        yield row(claim, setting, judged(taken[1], taken[2], -0.02), "style score", taken, run)
+        found = gain(run, redi, full, qualities()["clip_score"])
+        if found is not None:
+            claim = "zero-shot stylization: the picture fits its prompt as full sampling's does"
+            verdict = judged(found[1], found[2], -found[3])
+            yield row(claim, setting, verdict, "CLIP score", found[:3], run)
+
+
+def neighbours(runs: Sequence[Run]) -> Iterator[Claim]:
+    """What several neighbours and the other estimators are worth against the published form."""
+    base = next(r for r in runs if variant(r) == PUBLISHED)
+    for run in runs:
+        chosen = run.config["retrieval"]
+        if run is not base:
+            found = ratio(errors(run), errors(base))
+            setting = f"{chosen['estimator']}, {chosen['neighbours']} neighbours"
+            claim = "another estimate errs less than the published one with one neighbour"
+            yield row(claim, setting, less(found), "ratio of latent errors", found, run)
+
+
+def safe_skips(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Whether at most a tenth of the queries jumps and errs by more than was allowed."""
+    for run in runs:
+        chosen = run.config["retrieval"]
+        redi = only(run, "redi")
+        column = run.pictures.by_prompt(redi.entry, "latent_error_at_value")
+        if column is None:
+            continue
+        wrong = (column > chosen["tolerance"]).astype(float)
+        wrong = np.pad(wrong, (0, redi.count - len(wrong)))  # misses jump nowhere
+        found = resampled(lambda rows, w=wrong: float(w[rows].mean()), redi.count)
+        setting = f"tolerance {chosen['tolerance']:g}, {redi.calls:.1f} calls"
+        claim = "calibrated skips keep their promised risk of 0.1"
+        verdict = judged(-found[2], -found[1], -chosen["risk"])
+        yield row(claim, setting, verdict, "share beyond the tolerance", found, run)
+
+
+PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
+    ("quality", twice_as_fast),
+    ("samplers", twice_as_fast),
+    ("guidance", twice_as_fast),
+    ("quality", smallest_share),
+    ("kb_size", more_trajectories),
+    ("key", keys),
+    ("quality", distance_tells),
+    ("estimators", neighbours),
+    ("stylization", stylization),
+    ("skip", safe_skips),
+)
+
+
+def claims() -> list[Claim]:
+    """All of them, from the experiments that are there."""
+    found: list[Claim] = []
+    for name, judge in PARTS:
+        if (ROOT / name).is_dir():
+            found += judge(load_runs(ROOT / name))
+    return found
+
+
+def table(found: Sequence[Claim]) -> str:
+    """A row for each claim and setting; each metric with its interval and verdict."""
+    lines = ["| claim | setting | verdict | evidence |", "| --- | --- | --- | --- |"]
+    groups: dict[tuple[str, str], list[Claim]] = {}
+    for claim in found:
+        groups.setdefault((claim.claim, claim.setting), []).append(claim)
+    for (claim, setting), rows in groups.items():
+        told = "; ".join(f"{r.metric} {r.value:.3g} [{r.low:.3g}, {r.high:.3g}]" for r in rows)
+        verdict = together([r.verdict for r in rows])
+        lines.append(f"| {claim} | {setting} | {verdict} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    found = claims()
+    text = json.dumps([asdict(claim) for claim in found], indent=1)
+    (ROOT / "claims.json").write_text(text + "\n", "utf-8")
+    (ROOT / "claims.md").write_text(table(found), "utf-8")
+    print(
+        f"{len(found)} judgements of {len({c.claim for c in found})} claims: {ROOT / 'claims.json'}"
+    )
+
+
+if __name__ == "__main__":
+    main()
