@@ -65,7 +65,7 @@ def planned(configs: Sequence[Config], model: TextToImageModel) -> Plan:
         manifest = _manifest(config, setting, model, sampler)
         root, n = kb_root(config, manifest), sampler.num_steps
         shards = manifest.shards(config.kb.size)
-        there = complete_count(root) if (root / "manifest.json").is_file() else 0
+        there = complete_count(root, manifest) if (root / "manifest.json").is_file() else 0
         rows = max(0, shards * manifest.shard_size - there)
         if rows > plan.trajectories.get(root, -1):
             plan.trajectories[root], calls_of[root] = rows, sampler.calls(0, n)
