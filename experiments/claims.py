@@ -57,9 +57,9 @@ def judged(low: float, high: float, bound: float = 0.0) -> str:
 def together(verdicts: Sequence[str]) -> str:
     """The verdict of a claim that several metrics or settings have to bear out."""
     found = set(verdicts)
-    if len(found) == 1:
-        return found.pop()
-    return PARTLY if CONFIRMED in found else UNDECIDED if UNDECIDED in found else REFUTED
+    if REFUTED in found:
+        return PARTLY if CONFIRMED in found else REFUTED
+    return UNDECIDED if UNDECIDED in found else CONFIRMED
 
 
 def variant(run: Run) -> str:

@@ -114,7 +114,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 class Commands:
-    """Commands that run beside each other, before anything is timed."""
+    """Commands that run beside each other."""
 
     def __init__(self, size: Size, folder: Path) -> None:
         self.folder, count = folder, size.trajectories
@@ -396,14 +396,15 @@ def main() -> int:
         return made[kind.__name__]
 
     checks: dict[str, Callable[[Path], Row]] = {
+        # what is timed comes first and alone
+        "speed by calls and by the clock": lambda f: once(Speed, f).ratio(),
+        "peak memory": lambda f: once(Speed, f).peak(),
+        "training": lambda f: training(size, f),
+        "ways to run the network": lambda f: once(Speed, f).options(),
+        f"nearest of {size.keys:,} keys": lambda f: retrieval(size, f),
         "main job, GPU and CPU": lambda f: once(Commands, f).main_job(),
         "KB of one process and of two": lambda f: once(Commands, f).knowledge_base(),
         "latents, GPU and CPU": lambda f: latents(size, f),
-        "speed by calls and by the clock": lambda f: once(Speed, f).ratio(),
-        "peak memory": lambda f: once(Speed, f).peak(),
-        f"nearest of {size.keys:,} keys": lambda f: retrieval(size, f),
-        "training": lambda f: training(size, f),
-        "ways to run the network": lambda f: once(Speed, f).options(),
     }
     with tempfile.TemporaryDirectory() as name:
         for number, (told, check) in enumerate(checks.items()):
