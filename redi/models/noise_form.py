@@ -17,6 +17,8 @@ from redi.samplers.state import Predict
 class NoiseForm:
     """The same `DiffusionModel`, its guided output converted to a noise prediction at every call.
 
+    Latents may be anywhere: the network sees them on its own device, and its output comes back.
+
     The bounds are stated for noise predictions. Most samplers convert by themselves and run as
     before; diffusers' PNDM averages raw outputs of different levels first, which is a linear
     multistep method in the noise only where the output is the noise.
@@ -39,12 +41,12 @@ class NoiseForm:
         return self.model.encode(prompts)
 
     def predictor(self, conditioning: Conditioning, watch: Watch | None = None) -> Predict:
-        predict = self.model.predictor(conditioning, watch)
-        if self.kind == "epsilon":
-            return predict
+        predict, there = self.model.predictor(conditioning, watch), self.meter.device
 
         def converted(latents: Tensor, timestep: Tensor) -> Tensor:
-            output = predict(latents, timestep)
+            output = predict(latents.to(there), timestep).to(latents.device)
+            if self.kind == "epsilon":
+                return output
             output = output.to(torch.promote_types(output.dtype, latents.dtype))
             alpha, sigma = (float(level[int(timestep)]) for level in (self.alpha, self.sigma))
             if self.kind == "v_prediction":
@@ -54,7 +56,7 @@ class NoiseForm:
         return converted
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents)
+        return self.model.decode(latents.to(self.meter.device)).to(latents.device)
 
     def identity(self) -> dict[str, Any]:
         return self.model.identity() | {"output": f"{self.kind} as noise"}

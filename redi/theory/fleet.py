@@ -52,7 +52,7 @@ class Fleet:
     ) -> Fleet:
         """All prompts from one shared noise (1, C, H, W)."""
         predictors = predictors_of(model, prompts, batch_size)
-        state = sampler.initial(noise.to(model.meter.device).repeat(len(prompts), 1, 1, 1))
+        state = sampler.initial(noise.repeat(len(prompts), 1, 1, 1))
         return cls(sampler, updates, predictors, batch_size, state)
 
     def fork(self, updates: Sequence[Update], state: SamplerState) -> Fleet:
