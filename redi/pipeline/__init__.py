@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.hub import opened as open_kb
 from redi.methods import Fitted, Method, make_method, method_called
 from redi.methods.redi import ReDi
 from redi.models.identity import Identity, model_identity, require_same
@@ -70,8 +71,8 @@ def enable(
     trajectories lost over it.
 
     Args:
-        kb: folder of a KB made by `record` or `redi kb build`, or an opened one; None for methods
-            that need none.
+        kb: folder of a KB made by `record` or `redi kb build`, its id on the Hugging Face hub as
+            `hf://owner/name`, or an opened one; None for methods that need none.
         method: a name (`redi.METHODS`), or an object such as `redi.ReDi(value_step=35)`.
         num_inference_steps: of every call, for methods with few levels of their own ("corrected":
             the number given to `fit`).
@@ -83,7 +84,7 @@ def enable(
             is stochastic, or the steps are not stored. What only a call can tell, such as its
             guidance scale, is refused in that call before the network is run.
     """
-    opened = kb if kb is None or isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    opened = None if kb is None else open_kb(kb)
     chosen = _method(method, num_inference_steps, settings)
     if opened is not None:
         _check(pipe, chosen, opened)

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.hub import opened as open_kb
 from redi.methods import Fitted, Method, make_method
 from redi.methods.best import Best
 from redi.methods.few.placement import needed_steps
@@ -79,7 +80,7 @@ def fit(
         UsageError: the KB does not fit the pipeline or lacks the steps; it names what differs. No
             number of calls keeps the tolerance.
     """
-    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    opened = open_kb(kb)
     run = Fitting(pipe, opened, batch_size, progress, call)
     chosen_for = calls is not None or tolerance is not None
     if chosen_for and num_inference_steps == opened.manifest.identity["steps"]:

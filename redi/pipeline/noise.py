@@ -11,6 +11,7 @@ import torch
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase
+from redi.knowledge_base.hub import opened as open_kb
 
 
 def generators(
@@ -28,7 +29,7 @@ def generators(
     Raises:
         UsageError: the KB has no such noise, or no noise of its own and none is chosen.
     """
-    opened = kb if isinstance(kb, KnowledgeBase) else KnowledgeBase(Path(kb))
+    opened = open_kb(kb)
     policy, where = noise_policy(opened), f"the KB {str(opened.root)!r}"
     if ids is not None and count not in (None, len(ids)):
         raise UsageError(f"count={count} and ids={list(ids)} differ: give one of them")

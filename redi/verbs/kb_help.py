@@ -33,10 +33,15 @@ redi kb subset SOURCE TARGET [size=N] [seed=S] [containing=TEXT] [noise=ID]
   Use it with kb.dir=TARGET and kb.size=N.
 """,
     "export": """\
-redi kb export SOURCE FOLDER           a plain folder with a dataset card, to push to a hub
+redi kb export SOURCE FOLDER [license=ID]
+                                       a plain folder with a dataset card, ready for
+                                       hf upload OWNER/NAME FOLDER --repo-type dataset
+
+  The card has the setting, the licence (as the hub names it, such as apache-2.0) and how to use it.
 """,
     "import": """\
 redi kb import FOLDER TARGET           take an exported folder in; every hash is checked
+redi kb import hf://OWNER/NAME TARGET  the same from the Hugging Face hub (also ...@REVISION)
 """,
     "index": """\
 redi kb index [key=value ...]          build (again) the index that searches use, beside the KB
