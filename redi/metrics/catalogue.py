@@ -9,6 +9,7 @@ import redi.metrics
 from redi.config import Config
 from redi.errors import UsageError, unknown
 from redi.metrics.base import METRICS, Metric, Quality
+from redi.metrics.long_prompts import LONG_PROMPTS
 from redi.metrics.needs import Missing, Needs
 
 for _module in pkgutil.iter_modules(redi.metrics.__path__, "redi.metrics."):
@@ -33,6 +34,9 @@ def wanted(config: Config) -> list[type[Metric]]:
     for word in hooks:
         if word not in known:
             raise unknown(f"metrics.hooks has {word!r}, which", word, known)
+    how = config.metrics.long_prompts
+    if how not in LONG_PROMPTS:
+        raise unknown(f"metrics.long_prompts={how!r}", how, LONG_PROMPTS)
     if "cost" not in hooks:
         raise UsageError("metrics.hooks lacks 'cost': no result stands without its network calls")
     found = [kind for kind in METRICS.values() if {kind.name, kind.group} & set(hooks)]

@@ -113,7 +113,8 @@ class ClipFeatures(Features):
     def __init__(self, config: Config) -> None:
         from redi.metrics.openai_clip import ClipScorer
 
-        self.scorer, self.config = ClipScorer.load(_weights("clip", config)), config
+        folder = _weights(self.name, config)
+        self.scorer, self.config = ClipScorer.load(folder, config.metrics.long_prompts), config
 
     def extract(self, images: Tensor) -> Tensor:
         return self.scorer.image_features(list(to_pixels(images)))
@@ -121,6 +122,12 @@ class ClipFeatures(Features):
     @cached_property
     def real(self) -> np.ndarray:
         return self.scorer.image_features(real_pictures(self.config)).double().numpy()
+
+
+class PickFeatures(ClipFeatures):
+    """The CLIP of PickScore."""
+
+    name = "pick"
 
 
 def _lpips(config: Config) -> Callable[..., Any]:
@@ -140,6 +147,7 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "evaluator": EvaluatorFeatures,
     "inception": InceptionFeatures,
     "clip": ClipFeatures,
+    "pick": PickFeatures,
     "lpips": _lpips,
 }
 

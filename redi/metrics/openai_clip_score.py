@@ -11,7 +11,7 @@ from redi.metrics.needs import ClipFeatures
 
 @metric
 class OpenAIClipScore(PerPicture):
-    """100 max(cosine, 0) of a picture with its prompt."""
+    """100 max(cosine, 0) of a picture with its prompt; long prompts as `metrics.long_prompts`."""
 
     name, group, needs = "openai_clip_score", "clip", ("clip",)
     qualities = single("openai_clip_score", "CLIP score (OpenAI)", place=55, loss=0.5)

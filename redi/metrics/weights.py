@@ -9,6 +9,8 @@ from pathlib import Path
 from redi.lazy import Tensor, torch
 
 CLIP = "openai/clip-vit-large-patch14"
+#: PickScore's model, and the one whose tokenizer and preprocessing it was trained with
+PICK, PICK_PARTS = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,19 @@ def _fetch_clip(path: Path) -> None:
         part.from_pretrained(CLIP).save_pretrained(path)
 
 
+def _fetch_pick(path: Path) -> None:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    CLIPModel.from_pretrained(PICK).save_pretrained(path)
+    for part in (CLIPTokenizer, CLIPImageProcessor):
+        part.from_pretrained(PICK_PARTS).save_pretrained(path)
+
+
 WEIGHTS = {
     "inception": Weights("FID and KID", "inception-2015-12-05.pt", _fetch_inception),
     "lpips": Weights("LPIPS", "alexnet-owt-7be5be79.pth", _fetch_alexnet),
     "clip": Weights("CLIP score (OpenAI) and CMMD", "clip-vit-large-patch14", _fetch_clip),
+    "pick": Weights("PickScore", "pickscore-v1", _fetch_pick),
 }
 
 
