@@ -291,7 +291,7 @@ def safe_skips(runs: Sequence[Run]) -> Iterator[Claim]:
 
 PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("quality", twice_as_fast),
-    ("samplers", twice_as_fast),
+    ("other_samplers", twice_as_fast),
     ("guidance", twice_as_fast),
     ("quality", smallest_share),
     ("kb_size", more_trajectories),
