@@ -176,7 +176,9 @@ class CorrectionConfig:
     folds: int = within(8, 2)
     #: where the calls lie: even, karras, polyP, lateP (long strides first for P > 1), ays, dmn,
     #: or a placement that is fitted: gits, gits_l2, oss, olss
-    levels: list[str] = field(default_factory=lambda: ["even", "late1.4", "late1.8", "late2.3"])
+    levels: list[str] = field(
+        default_factory=lambda: ["even", "late0.6", "late1.4", "late1.8", "late2.3"]
+    )
     #: trajectories that the alternatives of `levels` are tried on
     trials: int = within(64, 2)
     #: kernel regression on so many nearest trajectories of each query; null: on all

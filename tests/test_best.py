@@ -200,7 +200,7 @@ def test_what_cannot_work_is_said(recorded: tuple[Any, KnowledgeBase]) -> None:
     vars(bare)["stored_steps"] = (STEPS,)
     with pytest.raises(UsageError, match="nothing to choose from .*no latents after step"):
         fitted(pipe, bare, calls=2, methods=["dc_solver"])
-    few = 6 * 2 * 20 + 6 * 5 * 2  # placements, and the plain samplers whole
+    few = 6 * 2 * 25 + 6 * 5 * 2  # placements, and the plain samplers whole
     fitted(pipe, kb, calls=2, budget=few + 30)
     rows = Best(2, METHODS, budget=few + 30).bind(reference_setup(pipe, kb)).rows
     assert rows[-1].why == "beyond the budget" and rows[-1].calls <= 15

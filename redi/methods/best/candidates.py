@@ -16,7 +16,7 @@ PLAIN = "plain"
 #: plain samplers that are tried on every placement
 BASES = ("ddim", "dpm_solver_pp", "unipc", "ipndm2", "ipndm")
 #: where levels are tried: those that a KB stores for its budgets
-PLACEMENTS = ("even", "late1.4", "late1.8", "late2.3")
+PLACEMENTS = ("even", "late0.6", "late1.4", "late1.8", "late2.3")
 #: and where they are searched, in a KB that stores all steps
 SEARCHED = "oss"
 

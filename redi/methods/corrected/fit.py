@@ -106,7 +106,7 @@ class Recipe:
 
 
 #: what is fitted where nothing else is asked for
-STANDARD = Recipe(levels=("even", "late1.4", "late1.8", "late2.3"))
+STANDARD = Recipe(levels=("even", "late0.6", "late1.4", "late1.8", "late2.3"))
 
 
 def fit_correction(
