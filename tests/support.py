@@ -175,6 +175,7 @@ Pictures that a call is told (ControlNet, IP-Adapter, image to image, inpainting
 setting: a KB serves calls with the same picture, and another one is refused by name
 (`tests/test_guided.py`). Attention slicing of diffusers takes away an IP-Adapter's processors, with
 or without redi. Videos are latents with frames; retrieval-corrected sampling is refused for them.
+Wan of diffusers 0.36 needs the package ftfy.
 
 CPU offload of whole models is tested with the CPU in the place of the accelerator. Weights that are
 offloaded layer by layer (`enable_sequential_cpu_offload`) are hashed where they are kept and

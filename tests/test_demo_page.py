@@ -32,10 +32,7 @@ def address(tiny_config: Config) -> Iterator[str]:
 def test_a_prompt_is_compared_in_the_browser(address: str, tmp_path: Path) -> None:
     with Browser(tmp_path / "profile") as browser:
         browser.open(address)
-        browser.wait(
-            "document.querySelector('#compare') && document.querySelector('#prompt textarea')"
-        )
-        assert browser.value("document.querySelector('#prompt textarea').value") == "a red fox"
+        browser.wait("document.querySelector('#prompt textarea')?.value === 'a red fox'")
         browser.value(
             "document.querySelector('#prompt textarea').focus();"
             "document.querySelector('#prompt textarea').select()"
