@@ -29,6 +29,7 @@ from redi.report.runs import Run, load_runs
 ROOT = Path(__file__).resolve().parent
 CONFIRMED, REFUTED, PARTLY, UNDECIDED = "confirmed", "refuted", "partly", "undecided"
 JUDGED = ("clip_score", "prompt_fidelity.all", "fd_scene")
+ORDER = (CONFIRMED, PARTLY, UNDECIDED, REFUTED)
 PUBLISHED, BEST = "as published", "at its best"
 _DRAWS = 2000
 
@@ -322,6 +323,28 @@ def table(found: Sequence[Claim]) -> str:
         told = "; ".join(f"{r.metric} {r.value:.3g} [{r.low:.3g}, {r.high:.3g}]" for r in rows)
         verdict = together([r.verdict for r in rows])
         lines.append(f"| {claim} | {setting} | {verdict} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(found: Sequence[Claim]) -> str:
+    """A row for each claim: verdicts over all settings, for ReDi as published and at its best."""
+    lines = ["| claim | as published | at its best | pictures |", "| --- | --- | --- | ---: |"]
+    for claim in dict.fromkeys(c.claim for c in found):
+        rows = [c for c in found if c.claim == claim]
+        cells = []
+        for which in (PUBLISHED, BEST):
+            groups: dict[str, list[str]] = {}
+            for one in rows:
+                if one.setting.endswith(which) or f"{which}," in one.setting:
+                    groups.setdefault(one.setting, []).append(one.verdict)
+            verdicts = [together(group) for group in groups.values()]
+            counts = [f"{verdicts.count(v)} {v}" for v in ORDER if v in verdicts]
+            cells.append(", ".join(counts) or "–")
+        if cells == ["–", "–"]:
+            verdicts = [c.verdict for c in rows]
+            cells[1] = ", ".join(f"{verdicts.count(v)} {v}" for v in ORDER if v in verdicts)
+        most = max(c.pictures for c in rows)
+        lines.append(f"| {claim} | {cells[0]} | {cells[1]} | {most:,} |")
     return "\n".join(lines) + "\n"
 
 
