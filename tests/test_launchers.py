@@ -30,12 +30,15 @@ def small(model: Path) -> list[str]:
     [
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
         ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+        ["hydra/launcher=ray"],
     ],
-    ids=["joblib", "submitit"],
+    ids=["joblib", "submitit", "ray"],
 )
 def test_a_sweep_on_other_processes_resumes(
     launcher: list[str], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    if launcher == ["hydra/launcher=ray"]:  # an extra of its own: it brings much
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     monkeypatch.chdir(tmp_path)
     arguments = ["redi", "-m", *small(tiny_folder), "retrieval.value_step=4,6", "run_dir=sweep"]
     arguments += launcher

@@ -31,6 +31,7 @@ OPTIONAL = {
     "tensorboard": ("logger=tensorboard", "tensorboard"),
     "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "launchers"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_slurm", "launchers"),
+    "hydra_plugins.hydra_ray_launcher": ("hydra/launcher=ray", "ray"),
     "gradio": ("redi demo", "demo"),
     "nbclient": ("the notebooks", "notebooks"),
     "peft": ("pipelines with LoRA", "test"),
