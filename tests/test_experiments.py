@@ -35,16 +35,6 @@ from redi.verbs.reference import ReferenceRuns
 from redi.verbs.run import check_baselines, main_job
 
 NAMES = [
-    "corrected",
-    "corrected_banks",
-    "corrected_bases",
-    "corrected_features",
-    "corrected_fine",
-    "corrected_growth",
-    "corrected_kernels",
-    "corrected_levels",
-    "corrected_parts",
-    "corrected_unseen",
     "estimators",
     "guidance",
     "kb_size",
@@ -65,7 +55,7 @@ NAMES = [
 def test_there_is_one_file_for_each_experiment():
     assert experiments() == NAMES
     with pytest.raises(
-        UsageError, match="experiment='speed' is unknown; use one of corrected, corrected_banks"
+        UsageError, match="experiment='speed' is unknown; use one of estimators, guidance"
     ):
         points(["experiment=speed"])
 
@@ -82,7 +72,7 @@ def test_every_point_of_an_experiment_is_sound(name: str, tmp_path: Path):
         config = compose_config("run", override)
         check(config)
         assert "plain" in config.baselines
-        if name.startswith(("corrected", "rivals")):  # held against a converged run
+        if name.startswith("rivals"):  # held against a converged run
             assert override is not overrides[0] or config.correction.calls
             assert set(config.correction.against) >= {"dpm_solver_pp"}
             continue
@@ -204,9 +194,13 @@ def test_what_cannot_be_measured_is_refused(hooks: list[str], baselines: list[st
         check_baselines(config)
 
 
-def test_points_of_one_experiment_share_a_kb_where_only_some_are_corrected():
-    found = [compose_config("run", o) for o in points(["experiment=corrected_fine"])]
-    assert [bool(config.correction.calls) for config in found] == [True, False, False, False]
+def test_points_share_a_kb_that_stores_their_levels_where_only_some_are_corrected():
+    steps = ",".join(map(str, range(3, 21)))
+    common = ["sampler=dpm_solver_pp", "sampling.steps=20", "kb.key_step=2"]
+    common += [f"kb.value_steps=[{steps}]", "retrieval.value_step=12"]
+    found = [
+        compose_config("run", [*common, f"correction.calls={c}"]) for c in ("[3,5]", "[]", "[8]")
+    ]
     model = model_from(found[0].model, 3.0, "")
     layouts = {
         manifest_from(c, setting_from(c), model, sampler_from(c, model)).digest for c in found

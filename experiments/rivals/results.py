@@ -1,7 +1,8 @@
 """The rivals side by side: `python -m experiments.rivals.results`.
 
-Reads the finished runs of rivals, rivals_bank and rivals_growth and writes points.parquet (a row
-for each setting, method and number of calls), table.md and errors.png beside this file.
+Reads the finished runs of rivals, rivals_bank and rivals_growth, and what printed/ holds, and
+writes points.parquet (a row for each setting, method and number of calls), table.md and errors.png
+beside this file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from redi.metrics.intervals import Estimate
+from experiments.rivals import printed
 from redi.report.budgets import called, paired_ratio
 from redi.report.points import Point, write_rows
 from redi.report.runs import Run, load_runs
@@ -25,12 +26,14 @@ ERROR = "latent_error_converged"
 SETTINGS = {2.5: "moderate", 7.5: "hard"}
 CORRECTED = "corrected"
 Where = tuple[str, str, int]  # setting, noise, trajectories
+#: by setting and calls: against the best plain sampler, and against the best fitted rival
+Against = dict[Where, dict[int, tuple[str, str]]]
 
 
 def runs() -> Iterator[Run]:
     """Every finished run, by experiment."""
     for name in EXPERIMENTS:
-        if (HERE.parent / name).is_dir():
+        if any((HERE.parent / name).glob("*/results.json")):
             yield from load_runs(HERE.parent / name)
 
 
@@ -100,39 +103,78 @@ def _overhead(point: Point) -> float | None:
     return sum(known) / network if network and known else None
 
 
-def comparisons(
-    found: Sequence[Run],
-) -> dict[Where, dict[int, tuple[str, str, Estimate, Estimate]]]:
-    """Corrected sampling against the best plain sampler and the best rival that is fitted.
+def printed_rows() -> Iterator[dict[str, Any]]:
+    """Rows of the points of which only the printed table is left."""
+    for path in sorted((HERE / "printed").glob("*.txt")):
+        setting, budget = path.stem.split("-")
+        for one in printed.rows(path):
+            corrected = one["method"].startswith("retrieval")
+            named = one["sampler"].split(":")[0].replace("_", " ") == one["method"]
+            plain = one["method"].startswith("same sampler")
+            if one["calls"] != int(budget) or not (corrected or named or plain):
+                continue
+            yield {
+                "experiment": "rivals",
+                "setting": setting,
+                "guidance": {v: k for k, v in SETTINGS.items()}[setting],
+                "noise": "unseen",
+                "trajectories": 192,
+                "method": CORRECTED if corrected else one["sampler"],
+                "fitted": not plain or one["sampler"].endswith((":oss", ":gits", ":gits_l2")),
+                "calls": one["calls"],
+                "passes": 2 * one["calls"],
+                ERROR: one["error"],
+                f"{ERROR}_low": one["error"] - one["margin"],
+                f"{ERROR}_high": one["error"] + one["margin"],
+                "prompts": 96,
+                "noises": 3,
+                "run": f"printed/{path.name}",
+            }
 
-    Both are chosen on the very queries that they are judged on, in their favour.
+
+def comparisons(found: Sequence[Run], rows: Sequence[dict[str, Any]]) -> Against:
+    """Corrected sampling against the best plain sampler and the best fitted rival, in words.
+
+    Both are chosen on the very queries that they are judged on, in their favour. Intervals are
+    paired over prompts; where only the printed table is left, there are none.
     """
-    result: dict[Where, dict[int, tuple[str, str, Estimate, Estimate]]] = defaultdict(dict)
-    for run in found:
-        errors: dict[int, dict[str, tuple[bool, np.ndarray]]] = defaultdict(dict)
-        for point in budgeted(run):
-            values = run.pictures.by_prompt(point.entry, ERROR)
-            if values is not None:
-                errors[round(point.calls)][title(point)] = is_fitted(point), values
-        for calls, beside in errors.items():
-            mine = beside.pop(CORRECTED)[1]
-            best = [
-                min(
-                    (n for n, (fit, _) in beside.items() if fit is kind),
-                    key=lambda n: _mean(beside, n),
-                )
-                for kind in (False, True)
-            ]
-            ratios = [paired_ratio(mine, beside[name][1]) for name in best]
-            result[where(run)][calls] = (best[0], best[1], ratios[0], ratios[1])
+    result: Against = defaultdict(dict)
+    groups: dict[tuple[Where, int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for one in rows:
+        at = one["setting"], one["noise"], one["trajectories"]
+        groups[at, one["calls"], one["run"]][one["method"]] = one
+    by_name = {run.name: run for run in found}
+    for (at, calls, name), methods in groups.items():
+        told = []
+        for kind in (False, True):
+            beside = [m for m, r in methods.items() if r["fitted"] is kind and m != CORRECTED]
+            best = min(beside, key=lambda m: methods[m][ERROR])
+            run = by_name.get(name)
+            told.append(f"{_ratio(run, calls, methods, best)} ({best})")
+        result[at][calls] = told[0], told[1]
     return result
 
 
-def _mean(errors: dict[str, tuple[bool, np.ndarray]], name: str) -> float:
-    return float(errors[name][1].mean())
+def _ratio(run: Run | None, calls: int, methods: dict[str, dict[str, Any]], best: str) -> str:
+    """Corrected sampling's error over another's."""
+    if run is None:
+        return f"{methods[CORRECTED][ERROR] / methods[best][ERROR]:.2f}"
+    values = {}
+    for point in budgeted(run):
+        if round(point.calls) == calls and title(point) in (CORRECTED, best):
+            values[title(point)] = run.pictures.by_prompt(point.entry, ERROR)
+    mine, other = values[CORRECTED], values[best]
+    assert mine is not None and other is not None
+    found = paired_ratio(mine, other)
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def table(rows: Sequence[dict[str, Any]], against: dict[Where, Any]) -> str:
+def order(one: dict[str, Any]) -> tuple[Any, ...]:
+    """Where a row stands."""
+    return tuple(one[name] for name in ("setting", "noise", "trajectories", "method", "calls"))
+
+
+def table(rows: Sequence[dict[str, Any]], against: Against) -> str:
     """For each setting: every method over the calls, and corrected sampling against the best."""
     groups: dict[Where, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for one in rows:
@@ -145,18 +187,12 @@ def table(rows: Sequence[dict[str, Any]], against: dict[Where, Any]) -> str:
         lines += [f"## {at[0]}, {_noises(at[1])}, {at[2]} trajectories", ""]
         lines.append("| method | " + " | ".join(f"{n} calls" for n in calls) + " |")
         lines.append("| --- |" + " ---: |" * len(calls))
-        order = sorted(methods, key=lambda name: np.mean(list(methods[name].values())))
-        for name in order:
+        ranked = sorted(methods, key=lambda name: np.mean(list(methods[name].values())))
+        for name in ranked:
             told = [_cell(methods[name].get(n), least[n]) for n in calls]
             lines.append(f"| {name} | " + " | ".join(told) + " |")
-        for place, kind in ((2, "best plain sampler"), (3, "best fitted rival")):
-            told = [
-                f"{found[place].mean:.2f} [{found[place].low:.2f}, {found[place].high:.2f}] "
-                f"({found[place - 2]})"
-                if (found := against[at].get(n))
-                else "–"
-                for n in calls
-            ]
+        for place, kind in enumerate(("best plain sampler", "best fitted rival")):
+            told = [against[at][n][place] if n in against[at] else "–" for n in calls]
             lines.append(f"| *corrected / {kind}* | " + " | ".join(told) + " |")
         lines.append("")
     return "\n".join(lines)
@@ -227,10 +263,10 @@ def _geometric(points: Sequence[tuple[int, float]]) -> float:
 
 def main() -> None:
     found = list(runs())
-    rows = [row(run, point) for run in found for point in budgeted(run)]
-    rows.sort(key=lambda r: (r["setting"], r["noise"], r["trajectories"], r["method"], r["calls"]))
+    rows = [row(run, point) for run in found for point in budgeted(run)] + [*printed_rows()]
+    rows.sort(key=order)
     write_rows(rows, HERE / "points.parquet")
-    (HERE / "table.md").write_text(table(rows, comparisons(found)), "utf-8")
+    (HERE / "table.md").write_text(table(rows, comparisons(found, rows)), "utf-8")
     plot(rows, HERE / "errors.png")
     print(f"{len(rows)} points of {len(found)} runs: experiments/rivals/points.parquet")
 
