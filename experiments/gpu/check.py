@@ -92,7 +92,9 @@ class Missed(Exception):
 
 def cli(folder: Path, arguments: list[str], gpu: bool = True) -> subprocess.Popen[str]:
     """Start a redi command."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(redi.__file__).resolve().parents[1])}
+    here = str(Path(redi.__file__).resolve().parents[1])
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return subprocess.Popen(
