@@ -68,8 +68,12 @@ def together(verdicts: Sequence[str]) -> str:
 def variant(run: Run) -> str:
     """Which ReDi a run is about."""
     chosen = run.config["retrieval"]
-    plain = chosen["estimator"] == "paper" and chosen["neighbours"] == 1
-    return PUBLISHED if plain else BEST
+    estimator, count = chosen["estimator"], chosen["neighbours"]
+    if (estimator, count) == ("paper", 1):
+        return PUBLISHED
+    if (estimator, chosen["weights"]) == ("transport", "kernel") and count >= 64:
+        return BEST
+    return f"{estimator}, {count} neighbour" + "s" * (count > 1)
 
 
 def only(run: Run, method: str) -> Point:
@@ -187,30 +191,20 @@ def less(numbers: tuple[float, float, float]) -> str:
 
 
 def more_trajectories(runs: Sequence[Run]) -> Iterator[Claim]:
-    """Whether errors fall with the KB, how fast, and whether the distance does."""
-    for captions in ("open", "full"):
-        for which in (PUBLISHED, BEST):
-            mine = [
-                r for r in runs if r.config["data"]["captions"] == captions and variant(r) == which
-            ]
-            mine.sort(key=lambda r: r.config["kb"]["size"])
-            if len(mine) < 2:
-                continue
-            sizes = np.log([r.config["kb"]["size"] for r in mine])
-            table = np.stack([errors(r) for r in mine])
-            ends = [run.config["kb"]["size"] for run in (mine[0], mine[-1])]
-            setting = f"{captions} captions, {which}, {ends[0]} to {ends[1]}"
-            claim = "more trajectories lower the error"
-            found = ratio(table[-1], table[0])
-            yield row(claim, setting, less(found), "ratio of latent errors", found, mine[-1])
-
-            def slope(
-                rows: np.ndarray, table: np.ndarray = table, sizes: np.ndarray = sizes
-            ) -> float:
-                return float(-np.polyfit(sizes, np.log(table[:, rows].mean(1)), 1)[0])
-
-            grown = resampled(slope, table.shape[1])
-            yield row(claim, setting, judged(*grown[1:]), "growth exponent", grown, mine[-1])
+    """Whether errors fall with the KB, and how fast."""
+    for which in dict.fromkeys(map(variant, runs)):
+        mine = [run for run in runs if variant(run) == which]
+        mine.sort(key=lambda run: run.config["kb"]["size"])
+        if len(mine) < 2:
+            continue
+        ends = [run.config["kb"]["size"] for run in (mine[0], mine[-1])]
+        sizes = np.log([run.config["kb"]["size"] for run in mine])
+        table = np.stack([errors(run) for run in mine])
+        setting, claim = f"{ends[0]} to {ends[1]}, {which}", "more trajectories lower the error"
+        found = ratio(table[-1], table[0])
+        yield row(claim, setting, less(found), "ratio of latent errors", found, mine[-1])
+        grown = resampled(partial(_slope, sizes, table), table.shape[1])
+        yield row(claim, setting, judged(*grown[1:]), "growth exponent", grown, mine[-1])
 
 
 def _slope(sizes: np.ndarray, table: np.ndarray, rows: np.ndarray) -> float:

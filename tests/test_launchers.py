@@ -77,7 +77,8 @@ def test_an_experiment_leaves_what_a_report_needs_and_resumes(
 ):
     monkeypatch.chdir(tmp_path)
     arguments = ["redi", "experiments", "kb_size", *small(tiny_folder), "noise=shared"]
-    arguments += ["noise.bank_size=1", "kb.size=2,3,4", "run_dir=all"]
+    arguments += ["noise.bank_size=1", "kb.size=2,3,4", "retrieval.estimator=paper"]
+    arguments += ["run_dir=all"]
     monkeypatch.setattr(sys, "argv", arguments)
     cli.main()
     root = tmp_path / "all" / "kb_size"
