@@ -187,7 +187,11 @@ def table(rows: Sequence[dict[str, Any]], against: Against) -> str:
         lines += [f"## {at[0]}, {_noises(at[1])}, {at[2]} trajectories", ""]
         lines.append("| method | " + " | ".join(f"{n} calls" for n in calls) + " |")
         lines.append("| --- |" + " ---: |" * len(calls))
-        ranked = sorted(methods, key=lambda name: np.mean(list(methods[name].values())))
+        ratios = {
+            name: np.mean([error / least[n] for n, error in found.items()])
+            for name, found in methods.items()
+        }
+        ranked = sorted(methods, key=ratios.__getitem__)
         for name in ranked:
             told = [_cell(methods[name].get(n), least[n]) for n in calls]
             lines.append(f"| {name} | " + " | ".join(told) + " |")
@@ -221,11 +225,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for one in sorted((r for r in rows if _at(r, at)), key=lambda r: r["calls"]):
             lines[one["method"]].append((one["calls"], one[ERROR]))
             kind[one["method"]] = one["fitted"]
+        whole = [n for n in lines if len(lines[n]) == len(lines[CORRECTED]) and n != CORRECTED]
         shown = [CORRECTED] + [
-            min(
-                (n for n in lines if kind[n] is fit and n != CORRECTED),
-                key=lambda n: _geometric(lines[n]),
-            )
+            min((n for n in whole if kind[n] is fit), key=lambda n: _geometric(lines[n]))
             for fit in (False, True)
         ]
         for name, points in lines.items():
