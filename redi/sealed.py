@@ -103,7 +103,10 @@ def _read(descriptor: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if more == 0:
             raise ValueError("it was cut off while it was read")
         done += more
-    digest = _digest(metadata["about"], [(n, e.dtype, e.shape) for n, e in named])
+    arrays = [(name, extent.dtype, extent.shape) for name, extent in named]
+    if os.pread(descriptor, first, 0) != header_of(arrays, metadata):  # padding says nothing
+        raise ValueError("its header is not as it was written")
+    digest = _digest(metadata["about"], arrays)
     digest.update(data)
     if digest.hexdigest() != metadata["checksum"]:
         raise ValueError("its checksum differs")

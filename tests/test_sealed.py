@@ -77,6 +77,20 @@ def test_no_changed_byte_is_read(
         load_sealed(other, "the thing", OF)
 
 
+def test_padding_is_as_it_was_written(tmp_path: Path) -> None:
+    """A blank that became a tab is the same JSON, and still a changed byte."""
+    for extra in range(8):  # headers of every length modulo eight
+        path = tmp_path / f"{extra}.safetensors"
+        save_sealed(path, "the thing", OF, TENSORS, "x" * extra)
+        whole = path.read_bytes()
+        end = 8 + int.from_bytes(whole[:8], "little")
+        assert load_sealed(path, "the thing", OF).content == "x" * extra
+        if whole[end - 1 : end] == b" ":
+            path.write_bytes(whole[: end - 1] + b"\t" + whole[end:])
+            with pytest.raises(UsageError, match="header is not as it was written"):
+                load_sealed(path, "the thing", OF)
+
+
 def test_links_pipes_and_forged_headers_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path)
     (tmp_path / "link").symlink_to(path)
