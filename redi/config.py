@@ -363,11 +363,7 @@ SCHEMAS: dict[str, type] = {
 
 
 def register() -> None:
-    """Give Hydra the schemas and two words for values that follow others.
-
-    `${by:KEY,{NAME:VALUE}}` is the value of a name, and `${left:STEPS,SHARE}` how many of all steps
-    are left when a share of them is skipped.
-    """
+    """Give Hydra the schemas, and `${by:KEY,{NAME:VALUE}}`, a value that follows another key."""
     from redi.methods import METHODS
 
     _register_schemas()
@@ -381,7 +377,6 @@ def register() -> None:
 @cache
 def _register_schemas() -> None:
     OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
-    OmegaConf.register_new_resolver("left", lambda n, share: n - round(share * n), replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"base_{name}", node=schema)

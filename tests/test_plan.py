@@ -38,6 +38,14 @@ def test_a_plan_counts_shared_runs_once(tiny_config: Config, tiny_model: TextToI
         planned([tiny_config], tiny_model)
 
 
+def test_points_with_another_guidance_scale_need_a_kb_of_their_own(
+    tiny_config: Config, tiny_model: TextToImageModel
+):
+    sampling = replace(tiny_config.sampling, guidance_scale=1.5)
+    both = planned([tiny_config, replace(tiny_config, sampling=sampling)], tiny_model)
+    assert len(both.trajectories) == 2 and both.build_calls == 2 * 8 * 10
+
+
 def test_a_plan_leaves_out_what_is_there(tiny_config: Config, tiny_model: TextToImageModel):
     tiny_config.metrics.hooks, tiny_config.baselines = ["cost"], []
     main_job(tiny_config, None, True, Console(quiet=True), parent=Path(tiny_config.kb.root))

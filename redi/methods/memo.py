@@ -22,9 +22,8 @@ class Kept(NamedTuple):
 
     def to(self, ask: Ask) -> Answer:
         """The answer to an ask of the whole batch, on its device; rows that waited are zero."""
-        at = ask.latents.device
-        guidance = None if self.guidance is None else _whole(ask, self.guidance.to(at))
-        return Answer(ask.latents, _whole(ask, self.output.to(at)), guidance, self.seconds)
+        guidance = None if self.guidance is None else _whole(ask, self.guidance)
+        return Answer(ask.latents, _whole(ask, self.output), guidance, self.seconds)
 
     @property
     def bytes(self) -> int:

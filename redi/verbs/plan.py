@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +18,11 @@ from redi.methods.plain import Plain
 from redi.methods.redi import ReDi
 from redi.models.meter import now
 from redi.models.text_to_image import TextToImageModel
+from redi.ranges import check_ranges
 from redi.samplers import Sampler
 from redi.verbs.assemble import manifest_from, model_from, sampler_from, setting_from
 from redi.verbs.build_kb import kb_root
+from redi.verbs.run import check_baselines
 
 _MEASURED = 3  # calls, after one that warms up
 #: entries that cost a full run each, once for all points with the same sampler and queries
@@ -61,8 +62,10 @@ def planned(configs: Sequence[Config], model: TextToImageModel) -> Plan:
                 "redi plan counts plain sampling, ReDi and its controls: leave out "
                 "correction.calls and fitted methods"
             )
+        check_ranges(config)
+        check_baselines(config)
         setting, sampler = setting_from(config), sampler_from(config, model)
-        manifest = _manifest(config, setting, model, sampler)
+        manifest = _manifest(config, setting, _as_told(model, config), sampler)
         root, n = kb_root(config, manifest), sampler.num_steps
         shards = manifest.shards(config.kb.size)
         there = complete_count(root, manifest) if (root / "manifest.json").is_file() else 0
@@ -89,6 +92,18 @@ def planned(configs: Sequence[Config], model: TextToImageModel) -> Plan:
     return plan
 
 
+def _as_told(model: TextToImageModel, config: Config) -> TextToImageModel:
+    """The same pipeline with what a point says of guidance and batches."""
+    said = config.sampling
+    return TextToImageModel(
+        model.pipeline,
+        said.guidance_scale,
+        said.negative_prompt,
+        config.model.batch_size,
+        config.model.size,
+    )
+
+
 def _manifest(config: Config, setting: ReDi, model: TextToImageModel, sampler: Sampler) -> Manifest:
     """The layout of the KB; where its captions are not there yet, under another name."""
     try:
@@ -110,6 +125,12 @@ def seconds_per_call(model: TextToImageModel) -> float:
     return (now(model.device) - began) / (_MEASURED * rows)
 
 
+def pipeline_of(config: Config) -> tuple[object, ...]:
+    """What says which network is called, and how."""
+    chosen = config.model
+    return chosen.kind, chosen.path, chosen.hub_id, chosen.size, chosen.dtype
+
+
 def plan_job(configs: Sequence[Config], workers: int, console: Console) -> None:
     """Print what the points of a command will take on `workers` devices like this one."""
     config = configs[0]
@@ -117,16 +138,17 @@ def plan_job(configs: Sequence[Config], workers: int, console: Console) -> None:
         raise UsageError(f"--workers={workers} is too few: use at least 1")
     if config.kb.dir is not None:
         raise UsageError("redi plan looks for the KB that a run would make: leave out kb.dir")
+    if any(pipeline_of(one) != pipeline_of(config) for one in configs):
+        raise UsageError("redi plan times one model: give one model.path or model.hub_id")
     model = model_from(
         config.model, config.sampling.guidance_scale, config.sampling.negative_prompt
     )
     console.print(f"Timing {_MEASURED} network calls of {model.batch_size} pictures")
     each = seconds_per_call(model)
     plan = planned(configs, model)
-    began = time.strftime("%Y-%m-%d")
     hours = plan.calls * each / 3600
     size = model.pipeline.vae_scale_factor * model.latent_shape[-1]
-    table = Table(title=f"Plan ({began})", box=None, show_header=False)
+    table = Table(box=None, show_header=False)
     for name, value in (
         ("points", f"{plan.points}"),
         ("knowledge bases", f"{len(plan.trajectories)}"),
