@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +16,7 @@ from redi.report.examples import Example
 from redi.report.loggers import COLUMNS, JOB_TYPE, check_logger, flat_metrics, log_point
 from redi.report.runs import load_run
 from tests.test_report import a_run, usual, with_pictures
+from tests.wandb_file import read_back
 
 WANDB = LoggerConfig("wandb", project="redi-test", mode="offline")
 
@@ -122,53 +119,3 @@ def logged_after(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     monkeypatch.setenv("WANDB_SILENT", "true")
     logged(WANDB, folder)
     return folder / "wandb"
-
-
-def records(path: Path) -> Iterator[bytes]:
-    """Payloads of a run file: a 7-byte head, then blocks of 32 KiB in LevelDB's log format."""
-    content, offset, whole = path.read_bytes(), 7, b""
-    assert content.startswith(b":W&B")
-    while offset + 7 <= len(content):
-        left = 32768 - offset % 32768
-        if left < 7:
-            offset += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, offset)
-        whole += content[offset + 7 : offset + 7 + length]
-        offset += 7 + length
-        if kind in (1, 4):  # the only or the last fragment
-            yield whole
-            whole = b""
-
-
-def read_back(path: Path) -> dict[str, Any]:
-    """An offline run file, once its writer, a process of its own, has put the last record there."""
-    for _ in range(300):
-        found = read_records(path)
-        if "exit" in found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{path} has no exit record after 30 s")
-
-
-def read_records(path: Path) -> dict[str, Any]:
-    """Group, job type, config, summary and exit code of an offline run file."""
-    from wandb.proto import wandb_internal_pb2
-
-    found: dict[str, Any] = {"config": {}, "summary": {}}
-    for data in records(path):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found |= {"group": record.run.run_group, "job_type": record.run.job_type}
-            for item in record.run.config.update:
-                found["config"][item.key] = json.loads(item.value_json)
-        if kind == "summary":
-            for item in record.summary.update:
-                found["summary"][item.key or "/".join(item.nested_key)] = json.loads(
-                    item.value_json
-                )
-        if kind == "exit":
-            found["exit"] = record.exit.exit_code
-    return found

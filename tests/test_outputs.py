@@ -6,14 +6,24 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from rich.console import Console
 
-from redi.config import Config, KBConfig, MetricsConfig, ModelConfig, SamplerConfig, SamplingConfig
+from redi.config import (
+    Config,
+    KBConfig,
+    LoggerConfig,
+    MetricsConfig,
+    ModelConfig,
+    SamplerConfig,
+    SamplingConfig,
+)
 from redi.errors import UsageError
 from redi.files import LOCK, locked_alone
 from redi.metrics.base import METRICS, PerPicture, metric, single
@@ -23,6 +33,7 @@ from redi.report.points import COLUMNS
 from redi.report.runs import load_run
 from redi.verbs import run as run_module
 from redi.verbs.run import main_job
+from tests.wandb_file import read_back
 
 QUIET = Console(quiet=True)
 MADE = ("points.parquet", "table.md", "pareto.png", "sheet.png", "logs/metrics.csv")
@@ -121,7 +132,7 @@ def test_a_stop_after_the_results_loses_nothing(
         main_job(config, tmp_path / "run", True, QUIET)
     monkeypatch.undo()
     assert not any((tmp_path / "run" / name).exists() for name in MADE)
-    main_job(config, tmp_path / "run", False, QUIET)
+    main_job(config, tmp_path / "run", True, QUIET)
     assert all((tmp_path / "run" / name).is_file() for name in MADE)
 
 
@@ -142,6 +153,54 @@ def test_a_logger_that_fails_is_one_sentence_and_is_asked_again(
     stamp = (copy / "logs" / "metrics.csv").stat().st_mtime_ns
     main_job(config, copy, False, QUIET)  # logged once
     assert (copy / "logs" / "metrics.csv").stat().st_mtime_ns == stamp
+
+
+def numbers(folder: Path) -> dict[str, float]:
+    """`entry/metric` to value, as results.json has them."""
+    results = json.loads((folder / "results.json").read_text())
+    measured = {
+        f"{point['entry']}/{name}": value
+        for point in results["points"]
+        for name, value in point.items()
+        if name == "calls" or name not in results["settings"]
+    }
+    return {name: value for name, value in measured.items() if isinstance(value, int | float)}
+
+
+def test_a_run_logs_its_results_to_weights_and_biases(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = LoggerConfig("wandb", project="redi-test", mode="offline", group="a group")
+    folder = main_job(replace(config, logger=logger), tmp_path / "run", True, QUIET)
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    logged = read_back(file)
+    results, expected = json.loads((folder / "results.json").read_text()), numbers(folder)
+    assert "redi/psnr_low" in expected and "full/brightness" in expected
+    assert expected.items() <= logged["summary"].items()
+    assert logged["history"][0] == expected  # what follows is the table of pictures
+    assert results["config"].items() <= logged["config"].items()
+    assert logged["config"]["provenance"] == results["provenance"]
+    assert logged["config"]["logger"]["group"] == logged["group"] == "a group"
+    assert (logged["name"], logged["exit"]) == ("run", 0)
+
+
+def test_a_run_logs_its_results_to_tensorboard(config: Config, tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = replace(config, logger=LoggerConfig("tensorboard"))
+    folder = main_job(run, tmp_path / "run", True, QUIET)
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    found = {name: [event.value for event in events.Scalars(name)] for name in tags["scalars"]}
+    expected = {name: [np.float32(value)] for name, value in numbers(folder).items()}
+    assert expected.items() <= found.items() and not {*found} - {*expected} - {"hp_metric"}
+    hyperparameters = yaml.safe_load((folder / "tensorboard" / "hparams.yaml").read_text())
+    assert hyperparameters == json.loads((folder / "results.json").read_text())["config"]
+    (text,) = events.Tensors("table/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == (folder / "table.md").read_text()
+    assert len(tags["images"]) == 2 * len(load_run(folder).points)
 
 
 def test_two_runs_never_mix_in_one_directory(config: Config, copy: Path, tmp_path: Path):
