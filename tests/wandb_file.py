@@ -1,4 +1,4 @@
-"""What an offline run of Weights & Biases holds, read from its file without the package's service."""
+"""What an offline run of Weights & Biases holds, read from its file without the package."""
 
 from __future__ import annotations
 
