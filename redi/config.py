@@ -197,7 +197,7 @@ class CorrectionConfig:
 class MetricsConfig:
     #: which groups run: any of cost, fidelity, prompt, distribution, diversity, stylization, and
     #: with weights that are not shipped inception (FID, KID), clip (OpenAI's; CMMD), pick
-    #: (PickScore), lpips
+    #: (PickScore), hps (HPS v2), lpips
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
@@ -210,8 +210,8 @@ class MetricsConfig:
     resamples: int = within(1000, 2)
     #: real pictures that FD-scene, FID, KID and CMMD compare with
     real_images: int = within(2000, 2)
-    #: clip and pick: prompts longer than the model's context (77 tokens): cut | windows (the mean
-    #: over windows that fit)
+    #: clip, pick and hps: prompts longer than the model's context (77 tokens): cut | windows (the
+    #: mean over windows that fit)
     long_prompts: str = "cut"
     #: inception and clip: folder of real pictures; null: rendered held-out scenes (data=scenes) or
     #: ROOT/val2014 (data=coco2014)

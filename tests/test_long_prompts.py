@@ -1,4 +1,4 @@
-"""PickScore, and prompts that are longer than CLIP's context."""
+"""PickScore, HPS v2, and prompts that are longer than CLIP's context."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = " and ".join(["a small red fox", "a large blue car on a table", "a turtle
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PickScore's layout with random weights: a CLIP, its tokenizer and its preprocessing."""
+    """PickScore and HPS v2 with random weights: a CLIP, its tokenizer and its preprocessing."""
     torch.manual_seed(0)
     words = train_tokenizer()
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -39,28 +39,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pad_token_id": words.pad_token_id,
     }
     vision = {**sizes, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     processor = CLIPImageProcessor(
         size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
     )
     root = tmp_path_factory.mktemp("weights")
-    for part in (model, words, processor):
-        part.save_pretrained(root / WEIGHTS["pick"].name)
+    for name in ("pick", "hps"):
+        for part in (CLIPModel(config), words, processor):
+            part.save_pretrained(root / WEIGHTS[name].name)
     return root
 
 
-def scorer(folder: Path, long_prompts: str) -> ClipScorer:
-    return ClipScorer.load(folder / WEIGHTS["pick"].name, long_prompts)
+def scorer(folder: Path, long_prompts: str, name: str = "pick") -> ClipScorer:
+    return ClipScorer.load(folder / WEIGHTS[name].name, long_prompts)
 
 
-def test_pick_score_is_the_models_own_logit(folder: Path) -> None:
+@pytest.mark.parametrize(("group", "name"), [("pick", "pick_score"), ("hps", "hps_v2")])
+def test_a_preference_is_the_models_own_logit(folder: Path, group: str, name: str) -> None:
     config = Config()
-    config.metrics.hooks, config.metrics.weights = ["cost", "pick"], str(folder)
+    config.metrics.hooks, config.metrics.weights = ["cost", "pick", "hps"], str(folder)
     metrics, notes = metrics_from(config)
-    (metric,) = (m for m in metrics if m.name == "pick_score")
+    (metric,) = (m for m in metrics if m.name == name)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     batch = BatchResult([0, 1], SHORT, None, {}, {"full": to_tensor(pixels)}, 1)
-    own = scorer(folder, "cut")
+    own = scorer(folder, "cut", group)
     images = own.processor(images=list(pixels), return_tensors="pt")
     tokens = own.tokenizer(SHORT, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -71,10 +73,21 @@ def test_pick_score_is_the_models_own_logit(folder: Path) -> None:
 
 def test_without_weights_one_sentence_says_where_to_put_them(tmp_path: Path) -> None:
     config = Config()
-    config.metrics.hooks, config.metrics.weights = ["cost", "pick"], str(tmp_path)
-    metrics, (note,) = metrics_from(config)
+    config.metrics.hooks, config.metrics.weights = ["cost", "pick", "hps"], str(tmp_path)
+    metrics, (pick, hps) = metrics_from(config)
     assert [m.name for m in metrics] == ["cost"]
-    assert note.startswith("PickScore: left out") and str(tmp_path / "pickscore-v1") in note
+    assert pick.startswith("PickScore: left out") and str(tmp_path / "pickscore-v1") in pick
+    assert hps.startswith("HPS v2: left out") and str(tmp_path / "hps-v2") in hps
+
+
+def test_weights_of_another_layout_are_one_sentence(tmp_path: Path) -> None:
+    config = Config()
+    config.metrics.hooks, config.metrics.weights = ["cost", "hps"], str(tmp_path)
+    (tmp_path / "hps-v2").mkdir()
+    (tmp_path / "hps-v2" / "HPS_v2.1_compressed.pt").write_bytes(b"another layout")
+    with pytest.raises(UsageError, match="hps-v2' are no CLIP that .*save_pretrained$") as error:
+        metrics_from(config)
+    assert "\n" not in str(error.value)
 
 
 def test_windows_hold_every_token_once_and_are_even(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,20 @@ class InceptionFeatures(Features):
 
 
 class ClipFeatures(Features):
-    """A CLIP of OpenAI's layout."""
+    """A CLIP of OpenAI's layout: the weights `name`."""
 
-    name = "clip"
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, name: str, config: Config) -> None:
         from redi.metrics.openai_clip import ClipScorer
 
-        folder = _weights(self.name, config)
-        self.scorer, self.config = ClipScorer.load(folder, config.metrics.long_prompts), config
+        self.name, self.config, folder = name, config, _weights(name, config)
+        try:
+            self.scorer = ClipScorer.load(folder, config.metrics.long_prompts)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise UsageError(
+                f"the weights {str(folder)!r} are no CLIP that transformers can read ({reason}): "
+                "save its model, tokenizer and image processor there with save_pretrained"
+            ) from error
 
     def extract(self, images: Tensor) -> Tensor:
         return self.scorer.image_features(list(to_pixels(images)))
@@ -122,12 +127,6 @@ class ClipFeatures(Features):
     @cached_property
     def real(self) -> np.ndarray:
         return self.scorer.image_features(real_pictures(self.config)).double().numpy()
-
-
-class PickFeatures(ClipFeatures):
-    """The CLIP of PickScore."""
-
-    name = "pick"
 
 
 def _lpips(config: Config) -> Callable[..., Any]:
@@ -146,8 +145,9 @@ def _weights(kind: str, config: Config) -> Path:
 NEEDS: dict[str, Callable[[Config], Any]] = {
     "evaluator": EvaluatorFeatures,
     "inception": InceptionFeatures,
-    "clip": ClipFeatures,
-    "pick": PickFeatures,
+    "clip": partial(ClipFeatures, "clip"),
+    "pick": partial(ClipFeatures, "pick"),
+    "hps": partial(ClipFeatures, "hps"),
     "lpips": _lpips,
 }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from redi.lazy import Tensor, torch
 
 CLIP = "openai/clip-vit-large-patch14"
-#: PickScore's model, and the one whose tokenizer and preprocessing it was trained with
-PICK, PICK_PARTS = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+#: models trained on preferences, and the one whose tokenizer and preprocessing they began with
+PICK, HPS = "yuvalkirstain/PickScore_v1", "adams-story/HPSv2-hf"
+BEGUN_WITH = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,23 @@ def _fetch_alexnet(path: Path) -> None:
     torch.hub.download_url_to_file(AlexNet_Weights.DEFAULT.url, str(path), progress=False)
 
 
-def _fetch_clip(path: Path) -> None:
+def _fetch_clip(model: str, parts: str, path: Path) -> None:
+    """A CLIP, and the tokenizer and preprocessing of another of the same layout."""
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    for part in (CLIPModel, CLIPTokenizer, CLIPImageProcessor):
-        part.from_pretrained(CLIP).save_pretrained(path)
-
-
-def _fetch_pick(path: Path) -> None:
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    CLIPModel.from_pretrained(PICK).save_pretrained(path)
+    CLIPModel.from_pretrained(model).save_pretrained(path)
     for part in (CLIPTokenizer, CLIPImageProcessor):
-        part.from_pretrained(PICK_PARTS).save_pretrained(path)
+        part.from_pretrained(parts).save_pretrained(path)
 
 
 WEIGHTS = {
     "inception": Weights("FID and KID", "inception-2015-12-05.pt", _fetch_inception),
     "lpips": Weights("LPIPS", "alexnet-owt-7be5be79.pth", _fetch_alexnet),
-    "clip": Weights("CLIP score (OpenAI) and CMMD", "clip-vit-large-patch14", _fetch_clip),
-    "pick": Weights("PickScore", "pickscore-v1", _fetch_pick),
+    "clip": Weights(
+        "CLIP score (OpenAI) and CMMD", "clip-vit-large-patch14", partial(_fetch_clip, CLIP, CLIP)
+    ),
+    "pick": Weights("PickScore", "pickscore-v1", partial(_fetch_clip, PICK, BEGUN_WITH)),
+    "hps": Weights("HPS v2", "hps-v2", partial(_fetch_clip, HPS, BEGUN_WITH)),
 }
 
 
