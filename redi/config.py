@@ -92,7 +92,7 @@ class NoiseConfig:
 
 @dataclass
 class KBConfig:
-    #: folder of the KB; null: named by its content below `root`
+    #: folder of the KB, or hf://owner/name on the hub; null: named by its content below `root`
     dir: str | None = None
     root: str = "outputs/kb"
     size: int = within(96, 1)

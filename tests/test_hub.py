@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ from rich.console import Console
 from stores import fill
 
 import redi
+from redi.composition import compose_config
+from redi.config import Config
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase, Manifest
 from redi.knowledge_base.hub import kb_folder, opened
 from redi.report.card import write_card
+from redi.verbs.kb import kb_action
 from redi.verbs.kb_folders import folder_action
+from redi.verbs.named_kb import named_kb
+from redi.verbs.run import main_job
 
 
 def kb_command(action: str, *arguments: object) -> str:
@@ -93,7 +99,43 @@ def test_a_kb_of_the_hub_is_imported_and_opened(hub: list[Any], tmp_path: Path) 
     assert mine.content_hash == own.content_hash == opened("hf://someone/kb").content_hash
     assert torch.equal(opened("hf://someone/kb").latents(5), own.latents(5))
     assert hub[1:] == [("someone/kb", "dataset", None)] * 2
+    assert "│ 8 in " in kb_command("info", "hf://someone/kb")
     assert opened(mine) is mine and kb_folder("some/folder") == Path("some/folder")
+
+
+def test_a_run_uses_a_kb_of_the_hub_as_it_is(
+    hub: list[Any], exported: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    quiet, results = Console(quiet=True), []
+    tiny_config.data.num_queries, tiny_config.baselines = 2, []
+    tiny_config.metrics.hooks = ["cost", "fidelity"]
+    kb_action("build", tiny_config, quiet)
+    (built,) = (tmp_path / "kb").glob("ddim-*")
+    shutil.rmtree(exported)
+    kb_command("export", built, exported, "license=apache-2.0")
+    name = compose_config("run", ["kb.dir=hf://someone/kb@v2"]).kb.dir
+    for number, place in enumerate((str(built), name)):
+        config = replace(tiny_config, kb=replace(tiny_config.kb, dir=place))
+        folder = main_job(config, tmp_path / f"run{number}", True, quiet)
+        results.append(json.loads((folder / "results.json").read_text()))
+    assert hub == [("someone/kb", "dataset", "v2")]  # once for all that a run does with it
+    local, remote = results
+    assert remote["config"]["kb"]["dir"] == name and remote["points"][1]["method"] == "redi"
+    for key in ("config_hash", "kb_hash"):
+        assert remote["provenance"][key] == local["provenance"][key]
+    for mine, theirs in zip(remote["points"], local["points"], strict=True):
+        assert (mine["calls"], mine.get("psnr")) == (theirs["calls"], theirs.get("psnr"))
+
+    grown = replace(tiny_config, kb=replace(tiny_config.kb, dir=name, size=12))
+    with pytest.raises(UsageError, match="kb.size=12 is more than the 8 trajectories"):
+        main_job(grown, tmp_path / "grown", True, quiet)
+    with pytest.raises(UsageError, match=f"{name}' is a KB of the hub, which is not built into"):
+        kb_action("build", grown, quiet)
+    assert len(KnowledgeBase(named_kb(grown.kb))) == 8
+    grown.kb.dir = "hf://someone/else"
+    with pytest.raises(UsageError, match="cannot be had .OSError.: .*'hf download someone/else"):
+        main_job(grown, tmp_path / "grown", True, quiet)
+    assert not (tmp_path / "grown").exists()
 
 
 def test_a_kb_that_cannot_be_had_is_one_sentence(

@@ -32,6 +32,7 @@ from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
 from redi.verbs.devices import check_trainer
 from redi.verbs.entries import fitted_methods
 from redi.verbs.folders import check_folder
+from redi.verbs.named_kb import named_kb
 from redi.verbs.quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -154,10 +155,11 @@ def check_folders(config: Config) -> None:
         check_folder("run_dir", config.run_dir, "results.json")
     if config.reference_root is not None:
         check_folder("reference_root", config.reference_root)
-    if config.kb.dir is None:
+    kb = named_kb(config.kb)
+    if kb is None:
         check_folder("kb.root", config.kb.root)
     else:
-        check_folder("kb.dir", config.kb.dir, "manifest.json")
+        check_folder("kb.dir", kb, "manifest.json")
 
 
 def noise_from(config: Config) -> NoisePolicy:

@@ -40,6 +40,7 @@ from redi.verbs.assemble import (
     sampler_from,
 )
 from redi.verbs.engine import progress_bar, trainer_from
+from redi.verbs.named_kb import named_kb, on_hub
 from redi.verbs.provenance import versions
 
 
@@ -127,7 +128,7 @@ def build(
     sampler.check_jump(setting.steps_of(None, sampler.num_steps)[1], setting.resume)
     manifest = manifest_from(config, setting, model, sampler)
     root = kb_root(config, manifest)
-    if may_build and not _is_subset(root):
+    if may_build and not _is_subset(root) and not on_hub(config.kb):
         make(config, manifest, root, model, say)
     else:
         manifest.require_same(Manifest.read(root), root)
@@ -184,6 +185,7 @@ def _is_subset(root: Path) -> bool:
 
 def kb_root(config: Config, manifest: Manifest) -> Path:
     """The KB's folder: as configured, or named by its content."""
-    if config.kb.dir is not None:
-        return Path(config.kb.dir)
+    named = named_kb(config.kb)
+    if named is not None:
+        return named
     return Path(config.kb.root) / f"{config.sampler.name}-{manifest.digest}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from redi.knowledge_base import KnowledgeBase
 from redi.text import say_on
 from redi.verbs.assemble import prompts_from
 from redi.verbs.kb import kb_folder
+from redi.verbs.named_kb import named_kb
 
 
 def demo(config: DemoConfig, console: Console) -> None:
@@ -41,6 +41,7 @@ def needs_gradio() -> None:
 
 def open_kb(config: DemoConfig, console: Console) -> KnowledgeBase:
     """All that is in the KB that is named; without one, a small KB that is built first."""
-    if config.kb.dir is None:
+    named = named_kb(config.kb)
+    if named is None:
         return KnowledgeBase(kb_folder(config, console, build=True), config.kb.size)
-    return KnowledgeBase(Path(config.kb.dir), hashes=config.kb.check_hashes)
+    return KnowledgeBase(named, hashes=config.kb.check_hashes)

@@ -16,6 +16,7 @@ from redi.metrics.evaluator import EMBEDDED_EVALUATOR
 from redi.metrics.real import real_files
 from redi.metrics.weights import WEIGHTS
 from redi.verbs.assemble import listed_prompts, pipeline_folder
+from redi.verbs.named_kb import named_kb
 
 #: to be raised when a default changes, or what a setting means
 VERSION = 3
@@ -71,9 +72,9 @@ def inputs_of(config: Config) -> dict[str, str]:
         pictures = real_files(config)
         if pictures:
             found["real pictures"] = files_digest(*pictures)
-    if config.kb.dir is not None:
-        kb = KnowledgeBase(Path(config.kb.dir), config.kb.size, hashes=False)
-        found["kb"] = kb.content_hash
+    named = named_kb(config.kb)
+    if named is not None:
+        found["kb"] = KnowledgeBase(named, config.kb.size, hashes=False).content_hash
     return found
 
 

@@ -16,6 +16,7 @@ from redi.retrieval.opening import open_search
 from redi.text import say_on
 from redi.verbs.assemble import check, manifest_from, model_from, sampler_from
 from redi.verbs.kb_info import describe, verify_folder
+from redi.verbs.named_kb import named_kb, refuse_hub
 
 
 def kb_action(action: str, config: Config, console: Console, prompt: str = "") -> None:
@@ -38,8 +39,10 @@ def kb_action(action: str, config: Config, console: Console, prompt: str = "") -
 
 def kb_folder(config: Config, console: Console, build: bool) -> Path:
     """The KB's folder, after building what it lacks where that is asked for."""
-    if config.kb.dir is not None and not build:
-        return Path(config.kb.dir)
+    if build:
+        refuse_hub(config.kb)
+    elif (named := named_kb(config.kb)) is not None:
+        return named
     from redi.verbs.build_kb import kb_root, make
 
     setting, sampling = check(config, queries=False), config.sampling

@@ -16,8 +16,8 @@ from redi.report.card import licence, write_card
 from redi.verbs.kb_info import describe, verify_folder
 
 _FOLDERS = {  # what each action takes, and how many folders at least and at most
-    "info": ("a folder", 1, 1),
-    "verify": ("a folder", 1, 1),
+    "info": ("a folder, or an id of the hub as hf://owner/name", 1, 1),
+    "verify": ("a folder, or an id of the hub as hf://owner/name", 1, 1),
     "merge": ("a target and one or more sources", 2, None),
     "subset": ("a source and a target", 2, 2),
     "export": ("a source and a folder", 2, 2),
@@ -46,11 +46,9 @@ def folder_action(action: str, arguments: list[str], console: Console) -> None:
         raise UsageError(
             f"kb {action} takes {what}, {len(folders)} given: see 'redi kb {action} --help'"
         )
-    if action == "info":
-        describe(folders[0], console)
-        return
-    if action == "verify":
-        verify_folder(folders[0], console)
+    if action in ("info", "verify"):
+        show = describe if action == "info" else verify_folder
+        show(kb_folder(named[0]), console)
         return
     if action == "merge":
         target, *sources = folders

@@ -15,6 +15,8 @@ redi kb build [key=value ...]          make the trajectories that are missing
 """,
     "info": """\
 redi kb info [DIR | key=value ...]     what a KB holds, its disk use, the error of its precisions
+
+  hf://OWNER/NAME in the place of DIR is a KB on the hub; runs take it as kb.dir=hf://OWNER/NAME.
 """,
     "verify": """\
 redi kb verify [DIR | key=value ...]   check the hash of every file; names the first that differs

@@ -25,6 +25,7 @@ from redi.report.table import print_table
 from redi.verbs.assemble import check, model_from, noise_from, overlap_with, queries_from
 from redi.verbs.entries import baselines, fitted_methods
 from redi.verbs.identity import differences, run_identity, short
+from redi.verbs.named_kb import named_kb
 
 if TYPE_CHECKING:
     from redi.models.text_to_image import TextToImageModel
@@ -157,10 +158,11 @@ def _evaluate(
 
 def _settled(config: Config) -> bool:
     """Whether no KB has to be made before a run can be told from others."""
-    if config.kb.dir is None:
+    named = named_kb(config.kb)
+    if named is None:
         return True
     try:
-        return len(KnowledgeBase(Path(config.kb.dir), config.kb.size, hashes=False)) > 0
+        return len(KnowledgeBase(named, config.kb.size, hashes=False)) > 0
     except UsageError:
         return False
 
