@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from mixtures import bench
 from rich.console import Console
 from tiny_pipelines import ARGUMENTS, build
@@ -179,6 +180,38 @@ def test_flux_levels_that_depend_on_the_size_are_followed(tmp_path: Path) -> Non
         few = pipe(PROMPTS[:4], **{**call, **start}).images
     start["generator"] = redi.generators(kb, ids=range(4))
     assert torch.allclose(few, pipe(PROMPTS[:4], **{**call, **start}).images, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion 3", "Lumina 2"])
+def test_shifted_levels_of_pictures_are_followed(name: str, tmp_path: Path) -> None:
+    """Flow pipelines whose latents are no tokens, with the shift that Flux has; not square."""
+    pipe = build(name)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(
+        shift=3.0, use_dynamic_shifting=True, base_image_seq_len=4, max_image_seq_len=64
+    )
+    call = {**call_of(name), "num_inference_steps": STEPS}
+    call["width"] //= 2
+    options = {"budgets": [FEW], "noise": "per_prompt", "progress": False}
+    kb = redi.record(pipe, PROMPTS, tmp_path / "kb", **options, **call)
+    redi.fit(pipe, kb, redi.Corrected(FEW), progress=False, **call)
+    del call["batch_size"]
+
+    def run(steps: int) -> Any:
+        generators = redi.generators(kb, ids=range(len(PROMPTS)))
+        told = {**call, "num_inference_steps": steps, "generator": generators}
+        return pipe(PROMPTS, **told).images
+
+    full = run(STEPS)
+    levels = reference_setup(pipe, kb).sampler.scheduler.timesteps
+    assert torch.equal(levels, pipe.scheduler.timesteps)
+    pipe.scheduler.set_timesteps(STEPS, mu=0.0)
+    assert (levels - pipe.scheduler.timesteps).abs().max() > 10  # the shift is one
+    assert torch.allclose(full, kb.latents(STEPS), atol=1e-5)
+    plain = run(FEW)
+    with redi.enable(pipe, kb, redi.Corrected(FEW)):
+        few = run(FEW)
+    assert redi.summary(pipe).network_calls == FEW * len(PROMPTS)
+    assert (few - full).norm() < 0.5 * (plain - full).norm()
 
 
 def test_what_cannot_work_is_said(recorded: tuple[Any, KnowledgeBase]) -> None:

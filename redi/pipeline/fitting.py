@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from redi.pipeline.recording import query
 from redi.pipeline.session import attach, detach
 from redi.pipeline.stand_in import StandIn
 from redi.samplers import Answer, Ask, Sampler, adapt
-from redi.samplers.build import set_as_told, shifted
+from redi.samplers.build import kind_of, set_as_told, shifted
 from redi.samplers.flow import FlowEuler
 
 
@@ -64,13 +65,19 @@ class Fitting:
 
 
 def reference_setup(pipe: Any, kb: KnowledgeBase) -> Setup:
-    """What a fitted method is bound to; refuses a KB that was made otherwise."""
-    mu = _shift(pipe, kb)
-    sampler = _reference(pipe, kb, mu, even=mu is not None)
-    if mu is None and isinstance(sampler, FlowEuler):
-        even = _reference(pipe, kb, mu, even=True)  # Chroma, Lumina 2 and HunyuanVideo name them
-        if not schedule_identity(even).differences(kb.manifest.identity):
-            sampler = even
+    """What a fitted method is bound to; refuses a KB that was made otherwise.
+
+    Pipelines of flow models tell their schedulers different things. The KB has the levels that came
+    of it, and what leads to the same ones is what its pipeline told.
+    """
+    made = (_reference(pipe, kb, mu, even) for mu, even in _told(pipe, kb))
+    first = next(made)
+    fitting = (
+        sampler
+        for sampler in chain([first], made)
+        if not schedule_identity(sampler).differences(kb.manifest.identity)
+    )
+    sampler = next(fitting, first)
     require_same(kb, model_identity(pipe) | schedule_identity(sampler))
     return Setup(sampler, dict(sampler.scheduler.config), kb)
 
@@ -88,17 +95,28 @@ def _reference(pipe: Any, kb: KnowledgeBase, mu: float | None, even: bool) -> Sa
     return adapt(scheduler)
 
 
-def _shift(pipe: Any, kb: KnowledgeBase) -> float | None:
-    """By what a flow pipeline shifts its levels for pictures of the KB's size; None: by nothing.
+def _told(pipe: Any, kb: KnowledgeBase) -> list[tuple[float | None, bool]]:
+    """What a pipeline may tell its scheduler: a shift of its levels, and whether it names them.
 
-    The rule is the pipeline's own. It takes the number of tokens, so latents have to be tokens.
+    The shift for a number of tokens is the pipeline's own rule.
     """
     own = getattr(type(pipe), "_redi_original", type(pipe))
     rule = getattr(sys.modules[own.__module__], "calculate_shift", None)
-    tokens = kb.latent_shape[-2] if kb.latent_shape[0] == 1 else None
-    if rule is None or tokens is None:
-        return None
-    return shifted(pipe.scheduler.config, tokens, rule).get("mu")
+    config = pipe.scheduler.config
+    if rule is not None and config.get("use_dynamic_shifting"):
+        lengths = dict.fromkeys(_lengths(pipe, kb.latent_shape))
+        return [(shifted(config, n, rule)["mu"], even) for n in lengths for even in (True, False)]
+    flow = kind_of(pipe.scheduler)[1].adapter is FlowEuler
+    return [(None, False), (None, True)] if flow else [(None, False)]
+
+
+def _lengths(pipe: Any, shape: Sequence[int]) -> list[int]:
+    """Numbers of tokens that a pipeline may count in latents (1, S, C) or pictures (C, H, W)."""
+    if shape[0] == 1:
+        return [shape[-2]]
+    patch = pipe.transformer.config.get("patch_size", 1)
+    side = patch if isinstance(patch, int) else patch[-1]
+    return [(shape[-2] // side) * (shape[-1] // side), shape[0]]  # Lumina 2 counts channels
 
 
 def check_stored(method: Fitted, setup: Setup) -> None:
