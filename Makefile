@@ -24,6 +24,7 @@ install: $(ENV)/.redi-test ## redi and its test tools, into the active environme
 	@echo "Installed in $(ENV)"
 
 docs: $(ENV)/.redi-test ## the documentation site, into site/
+	@$(IN) python -m notebooks.pages
 	@echo "Documentation: site/index.html"
 	@$(IN) zensical build --strict
 
