@@ -78,6 +78,11 @@ def variant(run: Run) -> str:
     return f"{estimator}, {count} neighbour" + "s" * (count > 1)
 
 
+def size(run: Run) -> int:
+    """Trajectories of a run's KB."""
+    return run.config["kb"]["size"]
+
+
 def only(run: Run, method: str) -> Point:
     """The point of a method that a claim needs."""
     found = run.first(method)
@@ -91,10 +96,8 @@ def row(
 ) -> Claim:
     point = only(run, "redi")
     value, low, high = map(float, numbers)
-    size = point.kb_size or 0
-    return Claim(
-        claim, setting, verdict, metric, value, low, high, size, point.count, point.experiment
-    )
+    kb, count = point.kb_size or 0, point.count
+    return Claim(claim, setting, verdict, metric, value, low, high, kb, count, point.experiment)
 
 
 def gain(
@@ -115,7 +118,7 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
         if not 0.45 <= redi.calls / full.calls <= 0.55:
             continue
         scale = run.config["sampling"]["guidance_scale"]
-        setting = f"{full.sampler}, guidance {scale:g}, {variant(run)}"
+        setting = f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories, {variant(run)}"
         known = qualities()
         for name in JUDGED:
             found = gain(run, redi, full, known[name])
@@ -132,11 +135,12 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
 
 def smallest_share(runs: Sequence[Run]) -> Iterator[Claim]:
     """The fewest calls, of those that were measured, at which a method is not inferior."""
-    for which in dict.fromkeys(map(variant, runs)):
-        mine = [run for run in runs if variant(run) == which]
+    for which, kb in dict.fromkeys((variant(run), size(run)) for run in runs):
+        mine = [run for run in runs if (variant(run), size(run)) == (which, kb)]
         for found in shares(mine):
             if found.method == "redi" or which == PUBLISHED:
-                setting = f"{found.sampler}, " + (which if found.method == "redi" else found.title)
+                told = which if found.method == "redi" else found.title
+                setting = f"{found.sampler}, {kb:,} trajectories, {told}"
                 yield row(
                     "full quality at half of the calls or fewer",
                     setting,
@@ -176,13 +180,13 @@ def more_trajectories(runs: Sequence[Run]) -> Iterator[Claim]:
     """Whether errors fall with the KB, and how fast."""
     for which in dict.fromkeys(map(variant, runs)):
         mine = [run for run in runs if variant(run) == which]
-        mine.sort(key=lambda run: run.config["kb"]["size"])
+        mine.sort(key=size)
         if len(mine) < 2:
             continue
-        ends = [run.config["kb"]["size"] for run in (mine[0], mine[-1])]
-        sizes = np.log([run.config["kb"]["size"] for run in mine])
+        sizes = np.log([size(run) for run in mine])
         table = np.stack([errors(run) for run in mine])
-        setting, claim = f"{ends[0]} to {ends[1]}, {which}", "more trajectories lower the error"
+        ends = f"{size(mine[0]):,} to {size(mine[-1]):,}"
+        setting, claim = f"{ends}, {which}", "more trajectories lower the error"
         found = ratio(table[-1], table[0])
         yield row(claim, setting, less(found), "ratio of latent errors", found, mine[-1])
         grown = resampled(partial(_slope, sizes, table), table.shape[1])
@@ -213,7 +217,10 @@ def distance_tells(runs: Sequence[Run]) -> Iterator[Claim]:
     for run in runs:
         distance, error = errors(run, column="key_distance"), errors(run)
         found = resampled(partial(_rank_correlation, distance, error), len(error))
-        setting = f"{only(run, 'full').sampler}, {variant(run)}"
+        full, redi = only(run, "full"), only(run, "redi")
+        setting = (
+            f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories, {variant(run)}"
+        )
         claim = "a smaller distance to the neighbour means a smaller error"
         yield row(claim, setting, judged(*found[1:]), "rank correlation", found, run)
 
@@ -234,7 +241,7 @@ def unsaid(runs: Sequence[Run]) -> Iterator[Claim]:
             said, error = np.array(list(counts.values())), errors(run, method)
             found = resampled(partial(_more_said, said, error), len(error))
             which = variant(run) if method == "redi" else "the same sampler"
-            setting = f"{only(run, method).calls:g} calls, {which}"
+            setting = f"{only(run, method).calls:g} calls, {size(run):,} trajectories, {which}"
             claim = "the error is larger where a prompt says four things than where it says two"
             yield row(claim, setting, judged(*found[1:], 1.0), "ratio of errors", found, run)
 
@@ -272,6 +279,44 @@ def neighbours(runs: Sequence[Run]) -> Iterator[Claim]:
             yield row(claim, setting, less(found), "ratio of latent errors", found, run)
 
 
+def safe_jumps(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Jumping only where a calibrated distance allows it: the promise kept, and what it brings.
+
+    The promise is a share of samples that jump and err by more than the tolerance at the value
+    step. It counts as kept where the exact interval stays below it and 5 points.
+    """
+    for run in runs:
+        chosen, redi, full = run.config["retrieval"], only(run, "redi"), only(run, "full")
+        setting = f"tolerance {chosen['tolerance']:g}, {variant(run)}"
+        failed = errors(run, column="latent_error_at_value") > chosen["tolerance"]
+        beyond = stats.binomtest(int(failed.sum()), len(failed)).proportion_ci(method="exact")
+        numbers = float(failed.mean()), float(beyond.low), float(beyond.high)
+        claim = f"at most {chosen['risk']:.0%} of the samples jump and err by more than promised"
+        verdict = judged(-numbers[2], -numbers[1], -chosen["risk"] - 0.05)
+        yield row(claim, setting, verdict, "share of samples", numbers, run)
+        saved = 1 - errors(run, column="calls") / full.calls
+        found = resampled(lambda rows, s=saved: float(s[rows].mean()), len(saved))
+        claim = "calibrated jumps save calls"
+        yield row(claim, setting, judged(*found[1:]), "share of the calls", found, run)
+        equal = gain(run, redi, full, qualities()["clip_score"])
+        if equal is not None:
+            claim = "calibrated jumps keep full sampling's quality"
+            verdict = judged(equal[1], equal[2], -equal[3])
+            yield row(claim, setting, verdict, "CLIP score", equal[:3], run)
+
+
+def more_noises(runs: Sequence[Run]) -> Iterator[Claim]:
+    """What it costs to spread the same trajectories over several noises."""
+    ranked = sorted(runs, key=lambda run: run.config["noise"]["bank_size"])
+    for run in ranked[1:]:
+        counts = [one.config["noise"]["bank_size"] for one in (ranked[0], run)]
+        found = ratio(errors(run), errors(ranked[0]))
+        setting = f"{counts[1]} noises against {counts[0]}, {variant(run)}"
+        claim = "trajectories spread over several noises serve as well"
+        verdict = judged(-found[2], -found[1], -1.05)
+        yield row(claim, setting, verdict, "ratio of latent errors", found, run)
+
+
 PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("quality", twice_as_fast),
     ("other_samplers", twice_as_fast),
@@ -282,6 +327,8 @@ PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("quality", distance_tells),
     ("quality", unsaid),
     ("estimators", neighbours),
+    ("noise", more_noises),
+    ("skip", safe_jumps),
     ("stylization", stylization),
 )
 

@@ -16,6 +16,10 @@ from redi.methods.memo import Memo
 from redi.methods.plain import Full
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve
+from redi.metrics.batch import FULL, BatchResult
+from redi.metrics.cost import Cost
+from redi.metrics.jumped import Jumped
+from redi.metrics.latent_error import LatentErrorAtValue, latent_error
 from redi.models.mixture import MixtureModel
 from redi.models.text_to_image import TextToImageModel
 from redi.retrieval import Found
@@ -156,6 +160,18 @@ def test_a_hit_and_a_miss_of_one_batch_part_ways(
     assert torch.equal(outcome.latents[hits], jumped.latents[hits])
     assert torch.equal(outcome.latents[~hits], full.latents[~hits])
     assert outcome.calls.tolist() == [5 if hit else 10 for hit in hits.tolist()]
+    # what metrics make of it: a sample that does not jump errs by nothing at the value step
+    outcomes = {FULL: full, "redi": outcome}
+    result = BatchResult([0, 1, 2, 3], [""] * 4, None, outcomes, {}, redi._value)
+    measured = LatentErrorAtValue(tiny_config, {}).values(result, "redi")
+    assert measured is not None
+    true = full.watched[redi._value]
+    assert measured[~hits].tolist() == [0.0] * int((~hits).sum())
+    assert torch.equal(torch.tensor(measured)[hits], latent_error(jumped.at_value, true)[hits])
+    told = Jumped(tiny_config, {}).values(result, "redi")
+    assert told is not None and told.tolist() == hits.double().tolist()
+    costs = Cost(tiny_config, {}).measure(result)["redi"]
+    assert costs["calls"].tolist() == outcome.calls.tolist()
     # a distance that is no number is a miss
     found = Found(jumped.found.rows, torch.full_like(jumped.found.distances, torch.nan))
     assert not redi.near(jumped, found).any()  # type: ignore[arg-type]

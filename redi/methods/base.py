@@ -34,7 +34,8 @@ class Notes:
 
     #: neighbours of each sample, where some were looked up
     found: Found | None = None
-    #: latents at the value step (B, C, H, W), where all samples passed through one
+    #: latents at the value step (B, C, H, W), NaN for samples that did not jump there; None: the
+    #: method jumps to no value step
     at_value: Tensor | None = None
     #: which samples jumped (B,); None: the method never jumps
     hits: Tensor | None = None

@@ -149,8 +149,15 @@ class NeighbourImage(ReDi):
         finished = self.setup.needs_kb(self.name).latents(last, found.rows)[:, 0]
         return SamplerState(last, finished.to(key.latents).reshape(key.latents.shape))
 
-    def note(self, query: Query, found: Found | None, near: Tensor, landed: SamplerState) -> None:
-        super().note(query, found, near, landed)
+    def note(
+        self,
+        query: Query,
+        key: SamplerState,
+        found: Found | None,
+        near: Tensor,
+        landed: SamplerState,
+    ) -> None:
+        super().note(query, key, found, near, landed)
         query.notes.at_value = None
 
     def describe(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class ReDi(Method):
             found = self.neighbours_of(query, key)
             near = self.near(key, found)
             landed = self.land(key.take(near), found if found is None else found.take(near))
-        self.note(query, found, near, landed)
+        self.note(query, key, found, near, landed)
         if near.all():
             return (yield from self.sampler.run(landed)).latents
         jumped, missed = self._rest(landed), self._rest(key.take(~near))
@@ -74,13 +74,20 @@ class ReDi(Method):
             return torch.ones(len(key), dtype=torch.bool)
         return found.distances[:, 0] <= self.threshold  # a distance that is no number is a miss
 
-    def note(self, query: Query, found: Found | None, near: Tensor, landed: SamplerState) -> None:
+    def note(
+        self,
+        query: Query,
+        key: SamplerState,
+        found: Found | None,
+        near: Tensor,
+        landed: SamplerState,
+    ) -> None:
         """Tell what the jump did."""
         notes = query.notes
         notes.found, notes.hits = found, near
         notes.saved = int(near.sum()) * self.sampler.calls(self._key, landed.step)
-        if near.all():
-            notes.at_value = landed.latents
+        notes.at_value = torch.full_like(key.latents, math.nan)
+        notes.at_value[near] = landed.latents
 
     def _rest(self, state: SamplerState) -> Calls[Tensor]:
         return (yield from self.sampler.run(state)).latents

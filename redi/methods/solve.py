@@ -47,6 +47,10 @@ class Outcome:
         return self.notes.found
 
     @property
+    def hits(self) -> Tensor | None:
+        return self.notes.hits
+
+    @property
     def at_value(self) -> Tensor | None:
         return self.notes.at_value
 

@@ -32,12 +32,12 @@ class Cost(Metric):
         for entry, outcome in batch.outcomes.items():
             cost = outcome.cost
             parts = {
-                "calls": cost.calls,
                 "seconds_network": cost.network_seconds / count,
                 "seconds_retrieval": cost.retrieval_seconds / count,
                 "seconds_rest": cost.rest_seconds / count,
             }
             columns[entry] = {name: np.full(count, value) for name, value in parts.items()}
+            columns[entry]["calls"] = outcome.calls.astype(float)
         return columns
 
     def summarise(self, table: Table, entry: str) -> Fields:

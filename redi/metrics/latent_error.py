@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from redi.config import Config
-from redi.lazy import Tensor
+from redi.lazy import Tensor, torch
 from redi.metrics.base import ALWAYS, FILES, Fields, PerPicture, Quality, metric, single
 from redi.metrics.batch import FULL, OTHER_NOISE, BatchResult, Table
 from redi.metrics.images import same_shape
@@ -43,7 +43,10 @@ class LatentError(PerPicture):
 
 @metric
 class LatentErrorAtValue(PerPicture):
-    """Latents at the value step, of methods that jump there, against the full run's."""
+    """Latents at the value step, of methods that jump there, against the full run's.
+
+    A sample that does not jump goes through the full run's own latents: its error is zero.
+    """
 
     name, group = "latent_error_at_value", "fidelity"
     qualities = single(
@@ -51,11 +54,12 @@ class LatentErrorAtValue(PerPicture):
     )
 
     def values(self, batch: BatchResult, entry: str) -> np.ndarray | None:
-        mine = batch.outcomes[entry].at_value
-        if entry == FULL or mine is None:
+        outcome = batch.outcomes[entry]
+        if entry == FULL or outcome.at_value is None or outcome.hits is None:
             return None
         true = batch.outcomes[FULL].watched[batch.value_step]
-        return latent_error(mine, true).cpu().numpy()
+        errors = latent_error(outcome.at_value, true)
+        return torch.where(outcome.hits.to(errors.device), errors, 0.0).cpu().numpy()
 
 
 @metric
