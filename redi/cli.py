@@ -149,7 +149,7 @@ def _hydra(
     from omegaconf import OmegaConf
 
     from redi.composition import CONF, checked_arguments, chosen_experiment, points
-    from redi.config import register
+    from redi.schemas import register
 
     register()
     arguments = checked_arguments(config_name, arguments)
@@ -274,7 +274,7 @@ def _train(config: Any) -> None:
 def _plan(arguments: list[str]) -> None:
     """Every point of a command line, composed and not run."""
     from redi.composition import checked_arguments, points
-    from redi.config import register
+    from redi.schemas import register
     from redi.verbs.plan import plan_job
 
     register()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import hydra
 
 from redi.composition import CONF
-from redi.config import SCHEMAS, register
+from redi.schemas import SCHEMAS, register
 
 
 def complete(arguments: list[str], verbs: Sequence[str]) -> None:

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from redi.arguments import MULTIRUN, WITH_VALUE, checked, groups_of
-from redi.config import SCHEMAS, register
 from redi.errors import UsageError, unknown
 from redi.ranges import check_ranges
+from redi.schemas import SCHEMAS, register
 
 _PACKAGE = Path(__file__).resolve().parent
 #: beside the package in a checkout, inside it in an installed wheel

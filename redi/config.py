@@ -1,21 +1,14 @@
-"""Typed configuration: one dataclass per config group; unknown keys are refused by Hydra."""
+"""Typed configuration of runs: one dataclass per config group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from redi.embedded.calibration_config import CalibrationConfig
-from redi.embedded.stage_config import StageConfig
-from redi.ranges import each, within
-from redi.theory.config import TheoryConfig
-
-#: largest seed that every generator takes
-SEED = 2**32 - 1
+from redi.ranges import SEED, each, within
 
 
 @dataclass
@@ -289,58 +282,6 @@ class DemoConfig(Config):
 
 
 @dataclass
-class TrainConfig:
-    """The embedded model's recipe: three stages, each resumable."""
-
-    #: all | autoencoder | diffusion | evaluator | export
-    stage: str = "all"
-    seed: int = within(0, 0, SEED)
-    #: checkpoints, logs and sample sheets
-    run_dir: str = "outputs/train"
-    #: where finished weights go; null: the package's assets
-    export_dir: str | None = None
-    #: folder of exported weights (emoji-scenes, emoji-clip) to go on from; null: from nothing
-    start_from: str | None = None
-    #: bf16-mixed | float32
-    precision: str = "bf16-mixed"
-    #: auto | cpu | cuda
-    device: str = "auto"
-    #: CPU threads; null: PyTorch's own choice
-    threads: int | None = within(None, 1)
-    #: processes that paint scenes ahead; null: with a GPU all cores but one, without one none
-    workers: int | None = within(None, 0, 1024)
-    #: held-out scenes that a finished stage is measured on
-    quality_images: int = within(1024, 2)
-    autoencoder: StageConfig = field(
-        default_factory=lambda: StageConfig(1000, 32, 1e-3, 30, 600, 0.01, 2240, 1, 350)
-    )
-    diffusion: StageConfig = field(
-        default_factory=lambda: StageConfig(4400, 64, 6e-4, 100, 600, 0.01, 8192, 5, 300)
-    )
-    evaluator: StageConfig = field(
-        default_factory=lambda: StageConfig(5500, 512, 8e-4, 200, 1100, 0.05, 16384, 4, 400)
-    )
-
-
-@dataclass
-class TheoryRunConfig:
-    """`redi theory`: which model, samplers and prompts the bounds are checked on."""
-
-    samplers: list[str] = field(
-        default_factory=lambda: ["ddim", "pndm", "dpm_solver", "dpm_solver_pp"]
-    )
-    queries: int = within(256, 2)
-    #: KB prompts; the analytic model always uses all that are left
-    entries: int = within(440, 1)
-    guidance_scale: float = within(2.0, 0, 100)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    theory: TheoryConfig = field(default_factory=TheoryConfig)
-    #: where results.json and the figures go
-    run_dir: str = "outputs/theory"
-
-
-@dataclass
 class CalibrateConfig:
     """`redi calibrate`: how hard sampling is, by the error of plain samplers."""
 
@@ -350,47 +291,3 @@ class CalibrateConfig:
     threads: int | None = within(None, 1)
     #: where the table and the plot go
     run_dir: str = "experiments/calibration"
-
-
-#: what each configuration file in conf/ is checked against
-SCHEMAS: dict[str, type] = {
-    "run": Config,
-    "demo": DemoConfig,
-    "train": TrainConfig,
-    "theory": TheoryRunConfig,
-    "calibrate": CalibrateConfig,
-}
-
-
-def register() -> None:
-    """Give Hydra the schemas, and `${by:KEY,{NAME:VALUE}}`, a value that follows another key."""
-    from redi.methods import METHODS
-
-    _register_schemas()
-    store = ConfigStore.instance()
-    known = store.repo.get("methods", {})
-    for name in METHODS:
-        if f"{name}.yaml" not in known:
-            store.store(group="methods", name=name, node={name: METHODS[name]})
-
-
-@cache
-def _register_schemas() -> None:
-    OmegaConf.register_new_resolver("by", lambda key, table: table[key], replace=True)
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(name=f"base_{name}", node=schema)
-    for group, node in {
-        "sampler": SamplerConfig,
-        "model": ModelConfig,
-        "data": DataConfig,
-        "noise": NoiseConfig,
-        "kb": KBConfig,
-        "retrieval": RetrievalConfig,
-        "correction": CorrectionConfig,
-        "metrics": MetricsConfig,
-        "trainer": TrainerConfig,
-        "theory": TheoryConfig,
-        "logger": LoggerConfig,
-    }.items():
-        store.store(group=group, name=f"base_{group}", node=node)

@@ -9,6 +9,9 @@ from typing import Any
 
 from redi.errors import UsageError
 
+#: largest seed that every generator takes
+SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class Range:

@@ -10,8 +10,8 @@ import pytest
 
 from redi.cli import VERBS, _kb_named
 from redi.composition import checked_arguments, compose_config, points
-from redi.config import SCHEMAS, register
 from redi.metrics.base import METRICS
+from redi.schemas import SCHEMAS, register
 
 ROOT = Path(__file__).parents[1]
 #: those of notebooks are made from what test_notebooks.py runs

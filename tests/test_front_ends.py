@@ -220,7 +220,7 @@ def test_a_method_is_one_class_and_is_gone_when_it_is_taken_away(bench: Bench) -
         assert torch.equal(bench.own(Toy()).latents, piped)
         from hydra import compose, initialize
 
-        from redi.config import register as register_configs
+        from redi.schemas import register as register_configs
 
         register_configs()
         with initialize(version_base=None):

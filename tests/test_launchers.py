@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from redi import cli
 from redi.composition import CONF
-from redi.config import register
+from redi.schemas import register
 
 
 def small(model: Path) -> list[str]:

@@ -14,12 +14,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from safetensors.torch import load_file
 
-from redi.config import TrainConfig
 from redi.embedded import training
 from redi.embedded.autoencoder import TrainAutoencoder, new_autoencoder
 from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.diffusion import TrainDiffusion
 from redi.embedded.scenes import ATTRIBUTES
+from redi.embedded.stage_config import TrainConfig
 from redi.embedded.stream import PIECE, Painters, Span, paint
 from redi.embedded.tokenizer import train_tokenizer
 from redi.embedded.training import StageConfig, fit, learning_rate, rows_of

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from redi.config import DataConfig, ModelConfig
 from redi.errors import UsageError
+from redi.ranges import within
 from redi.retrieval import WEIGHTS
 
 
@@ -89,3 +91,21 @@ class TheoryConfig:
         for name, numbers in (("quantiles", self.quantiles), ("levels", self.levels)):
             if not numbers or not all(0 < number <= 1 for number in numbers):
                 raise UsageError(f"theory.{name}={numbers} must lie in (0, 1]: use for example 0.9")
+
+
+@dataclass
+class TheoryRunConfig:
+    """`redi theory`: which model, samplers and prompts the bounds are checked on."""
+
+    samplers: list[str] = field(
+        default_factory=lambda: ["ddim", "pndm", "dpm_solver", "dpm_solver_pp"]
+    )
+    queries: int = within(256, 2)
+    #: KB prompts; the analytic model always uses all that are left
+    entries: int = within(440, 1)
+    guidance_scale: float = within(2.0, 0, 100)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    theory: TheoryConfig = field(default_factory=TheoryConfig)
+    #: where results.json and the figures go
+    run_dir: str = "outputs/theory"

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from redi.config import TheoryRunConfig
 from redi.files import write_json
 from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
 from redi.models.noise_form import NoiseForm
+from redi.theory.config import TheoryRunConfig
 from redi.theory.study import run_study, split_prompts
 from redi.verbs.assemble import model_from, prompts_from
 from redi.verbs.folders import check_folder

@@ -15,13 +15,13 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from rich.console import Console
 from transformers import CLIPModel, CLIPTokenizer
 
-from redi.config import TrainConfig
 from redi.embedded.atlas import ASSETS
 from redi.embedded.autoencoder import TrainAutoencoder, finish
 from redi.embedded.checkpoint import Checkpoints
 from redi.embedded.diffusion import TrainDiffusion
 from redi.embedded.evaluator import TrainEvaluator
 from redi.embedded.evaluator import finish as finish_evaluator
+from redi.embedded.stage_config import TrainConfig
 from redi.embedded.stream import Painters, domain_hash
 from redi.embedded.tokenizer import save_tokenizer
 from redi.embedded.training import StageConfig, TrainingStage, fit
