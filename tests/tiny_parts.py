@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -19,11 +24,43 @@ from redi.embedded.diffusion import new_scheduler
 from redi.embedded.tokenizer import train_tokenizer
 
 SIDE = 8  # of the latents
+#: sizes of transformers on tokens that are patches of 2 x 2 latents, with three rotary axes
+PACKED = {
+    "in_channels": 16,
+    "attention_head_dim": 16,
+    "joint_attention_dim": 16,
+    "axes_dims_rope": (4, 4, 8),
+}
+#: sizes of PixArt's transformers
+PIXART = {
+    "sample_size": SIDE,
+    "patch_size": 2,
+    "attention_head_dim": 8,
+    "caption_channels": 16,
+    "in_channels": 4,
+    "cross_attention_dim": 16,
+    "out_channels": 8,
+}
 tokenizer = cache(train_tokenizer)
+Network = TypeVar("Network")
 
 
 def scheduler(**changes: Any) -> DDIMScheduler:
     return DDIMScheduler.from_config(new_scheduler().config, **changes)
+
+
+def flow(shift: float, by_size: bool = False) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(shift=shift, use_dynamic_shifting=by_size)
+
+
+def transformer(kind: type[Network], **sizes: Any) -> Network:
+    """A network of one block with two heads."""
+    return kind(num_layers=1, num_attention_heads=2, **sizes)
+
+
+def square(side: int, **others: Any) -> dict[str, Any]:
+    """Arguments of a call for square pictures with short prompts."""
+    return {"height": side, "width": side, "max_sequence_length": 8, **others}
 
 
 def clip(cls: type = CLIPTextModel, **changes: Any) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers import (
     DDPMPipeline,
-    FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
@@ -20,7 +19,20 @@ from diffusers import (
     UNet2DModel,
 )
 from tiny_guided import GUIDED, GUIDED_ARGUMENTS
-from tiny_parts import SIDE, clip, scheduler, t5, tokenizer, unet, vae
+from tiny_parts import (
+    PACKED,
+    PIXART,
+    SIDE,
+    clip,
+    flow,
+    scheduler,
+    square,
+    t5,
+    tokenizer,
+    transformer,
+    unet,
+    vae,
+)
 from tiny_recent import RECENT, RECENT_ARGUMENTS
 from transformers import CLIPTextModelWithProjection
 
@@ -58,20 +70,19 @@ def sdxl() -> StableDiffusionXLPipeline:
 
 def sd3() -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
+        transformer=transformer(
+            SD3Transformer2DModel,
             sample_size=SIDE,
             patch_size=1,
             in_channels=16,
-            num_layers=1,
             attention_head_dim=8,
-            num_attention_heads=2,
             caption_projection_dim=16,
             joint_attention_dim=32,
             pooled_projection_dim=32,
             out_channels=16,
             pos_embed_max_size=SIDE,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=flow(3.0),
         vae=vae(16),
         text_encoder=clip(CLIPTextModelWithProjection),
         tokenizer=tokenizer(),
@@ -84,22 +95,18 @@ def sd3() -> StableDiffusion3Pipeline:
 
 def flux() -> FluxPipeline:
     return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        scheduler=flow(3.0, by_size=True),
         vae=vae(4),
         text_encoder=clip(),
         tokenizer=tokenizer(),
         text_encoder_2=t5(),
         tokenizer_2=tokenizer(),
-        transformer=FluxTransformer2DModel(
+        transformer=transformer(
+            FluxTransformer2DModel,
+            **PACKED,
             patch_size=1,
-            in_channels=16,
-            num_layers=1,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=16,
             pooled_projection_dim=16,
-            axes_dims_rope=(4, 4, 8),
             guidance_embeds=True,
         ),
     )
@@ -110,17 +117,7 @@ def pixart() -> PixArtSigmaPipeline:
         tokenizer=tokenizer(),
         text_encoder=t5(),
         vae=vae(),
-        transformer=PixArtTransformer2DModel(
-            sample_size=SIDE,
-            num_layers=1,
-            patch_size=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            caption_channels=16,
-            in_channels=4,
-            cross_attention_dim=16,
-            out_channels=8,
-        ),
+        transformer=transformer(PixArtTransformer2DModel, **PIXART),
         scheduler=scheduler(),
     )
 
@@ -151,15 +148,9 @@ PIPELINES: dict[str, Callable[[], Any]] = {
 }
 #: arguments that each needs to make small pictures of latents
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "Stable Diffusion 3": {"height": 2 * SIDE, "width": 2 * SIDE, "max_sequence_length": 8},
-    "Flux": {"height": 4 * SIDE, "width": 4 * SIDE, "max_sequence_length": 8},
-    "PixArt-Sigma": {
-        "height": 2 * SIDE,
-        "width": 2 * SIDE,
-        "max_sequence_length": 8,
-        "use_resolution_binning": False,
-        "clean_caption": False,
-    },
+    "Stable Diffusion 3": square(2 * SIDE),
+    "Flux": square(4 * SIDE),
+    "PixArt-Sigma": square(2 * SIDE, use_resolution_binning=False, clean_caption=False),
     **RECENT_ARGUMENTS,
     **GUIDED_ARGUMENTS,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers import (
     AuraFlowPipeline,
@@ -14,7 +14,6 @@ from diffusers import (
     ChromaPipeline,
     ChromaTransformer2DModel,
     DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     Lumina2Pipeline,
@@ -29,7 +28,19 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from tiny_parts import SIDE, clip, scheduler, t5, tokenizer, vae
+from tiny_parts import (
+    PACKED,
+    PIXART,
+    SIDE,
+    clip,
+    flow,
+    scheduler,
+    square,
+    t5,
+    tokenizer,
+    transformer,
+    vae,
+)
 from transformers import (
     Gemma2Config,
     Gemma2Model,
@@ -39,6 +50,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+Autoencoder = TypeVar("Autoencoder")
 SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -80,22 +92,26 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
     )
 
 
+def video_vae(kind: type[Autoencoder], halved: list[bool]) -> Autoencoder:
+    """Of pictures or videos; `halved`: whether each level also halves the number of frames."""
+    return kind(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1] * (len(halved) + 1),
+        num_res_blocks=1,
+        temperal_downsample=halved,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+
+
 def pixart_alpha() -> PixArtAlphaPipeline:
     return PixArtAlphaPipeline(
         tokenizer=tokenizer(),
         text_encoder=t5(),
         vae=vae(),
-        transformer=PixArtTransformer2DModel(
-            sample_size=SIDE,
-            num_layers=1,
-            patch_size=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            caption_channels=16,
-            in_channels=4,
-            cross_attention_dim=16,
-            out_channels=8,
-            use_additional_conditions=False,
+        transformer=transformer(
+            PixArtTransformer2DModel, **PIXART, use_additional_conditions=False
         ),
         scheduler=scheduler(),
     )
@@ -117,12 +133,11 @@ def sana() -> SanaPipeline:
             encoder_qkv_multiscales=((), ()),
             decoder_qkv_multiscales=((), ()),
         ),
-        transformer=SanaTransformer2DModel(
+        transformer=transformer(
+            SanaTransformer2DModel,
             in_channels=4,
             out_channels=4,
-            num_attention_heads=2,
             attention_head_dim=8,
-            num_layers=1,
             num_cross_attention_heads=2,
             cross_attention_head_dim=8,
             cross_attention_dim=16,
@@ -137,27 +152,11 @@ def sana() -> SanaPipeline:
 
 def qwen_image() -> QwenImagePipeline:
     pipe = QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=AutoencoderKLQwenImage(
-            base_dim=8,
-            z_dim=4,
-            dim_mult=[1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False],
-            latents_mean=[0.0] * 4,
-            latents_std=[1.0] * 4,
-        ),
+        scheduler=flow(3.0, by_size=True),
+        vae=video_vae(AutoencoderKLQwenImage, [False]),
         text_encoder=qwen(),
         tokenizer=tokenizer(),
-        transformer=QwenImageTransformer2DModel(
-            in_channels=16,
-            out_channels=4,
-            num_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=16,
-            axes_dims_rope=(4, 4, 8),
-        ),
+        transformer=transformer(QwenImageTransformer2DModel, **PACKED, out_channels=4),
     )
     pipe.prompt_template_encode, pipe.prompt_template_encode_start_idx = "{}", 0
     return pipe
@@ -165,18 +164,14 @@ def qwen_image() -> QwenImagePipeline:
 
 def chroma() -> ChromaPipeline:
     return ChromaPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=flow(3.0),
         vae=vae(4),
         text_encoder=t5(),
         tokenizer=tokenizer(),
-        transformer=ChromaTransformer2DModel(
-            in_channels=16,
-            num_layers=1,
+        transformer=transformer(
+            ChromaTransformer2DModel,
+            **PACKED,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=16,
-            axes_dims_rope=(4, 4, 8),
             approximator_num_channels=8,
             approximator_hidden_dim=16,
             approximator_layers=1,
@@ -200,26 +195,25 @@ def aura_flow() -> AuraFlowPipeline:
             caption_projection_dim=16,
             pos_embed_max_size=SIDE * SIDE,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        scheduler=flow(1.73),
     )
 
 
 def lumina2() -> Lumina2Pipeline:
     return Lumina2Pipeline(
-        transformer=Lumina2Transformer2DModel(
+        transformer=transformer(
+            Lumina2Transformer2DModel,
             sample_size=SIDE,
             in_channels=4,
             hidden_size=32,
-            num_layers=1,
             num_refiner_layers=1,
-            num_attention_heads=2,
             num_kv_heads=1,
             multiple_of=16,
             axes_dim_rope=(4, 4, 8),
             axes_lens=(64, 32, 32),
             cap_feat_dim=16,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        scheduler=flow(6.0),
         vae=vae(),
         text_encoder=gemma(),
         tokenizer=tokenizer(),
@@ -230,12 +224,11 @@ def hunyuan_video() -> HunyuanVideoPipeline:
     return HunyuanVideoPipeline(
         text_encoder=llama(),
         tokenizer=tokenizer(),
-        transformer=HunyuanVideoTransformer3DModel(
+        transformer=transformer(
+            HunyuanVideoTransformer3DModel,
             in_channels=4,
             out_channels=4,
-            num_attention_heads=2,
             attention_head_dim=16,
-            num_layers=1,
             num_single_layers=1,
             num_refiner_layers=1,
             text_embed_dim=16,
@@ -248,7 +241,7 @@ def hunyuan_video() -> HunyuanVideoPipeline:
             layers_per_block=1,
             norm_num_groups=4,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        scheduler=flow(7.0),
         text_encoder_2=clip(max_position_embeddings=77),
         tokenizer_2=tokenizer(),
     )
@@ -258,27 +251,18 @@ def wan() -> WanPipeline:
     return WanPipeline(
         tokenizer=tokenizer(),
         text_encoder=t5(umt5=True),
-        vae=AutoencoderKLWan(
-            base_dim=8,
-            z_dim=4,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.0] * 4,
-            latents_std=[1.0] * 4,
-        ),
+        vae=video_vae(AutoencoderKLWan, [False, True, True]),
         scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
-        transformer=WanTransformer3DModel(
-            num_attention_heads=2,
+        transformer=transformer(
+            WanTransformer3DModel,
             attention_head_dim=12,
             in_channels=4,
             out_channels=4,
             text_dim=16,
             freq_dim=16,
             ffn_dim=32,
-            num_layers=1,
         ),
     )
 
@@ -294,40 +278,12 @@ RECENT: dict[str, Any] = {
     "Wan": wan,
 }
 RECENT_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "PixArt-alpha": {
-        "height": 2 * SIDE,
-        "width": 2 * SIDE,
-        "max_sequence_length": 8,
-        "use_resolution_binning": False,
-        "clean_caption": False,
-    },
-    "Sana": {
-        "height": 32,
-        "width": 32,
-        "max_sequence_length": 8,
-        "use_resolution_binning": False,
-        "complex_human_instruction": None,
-    },
-    "Qwen-Image": {
-        "height": 4 * SIDE,
-        "width": 4 * SIDE,
-        "max_sequence_length": 8,
-        "true_cfg_scale": 1.0,
-    },
-    "Chroma": {"height": 4 * SIDE, "width": 4 * SIDE, "max_sequence_length": 8},
-    "AuraFlow": {"height": 2 * SIDE, "width": 2 * SIDE, "max_sequence_length": 8},
-    "Lumina 2": {
-        "height": 4 * SIDE,
-        "width": 4 * SIDE,
-        "max_sequence_length": 24,
-        "system_prompt": "",
-    },
-    "HunyuanVideo": {
-        "height": 64,
-        "width": 64,
-        "num_frames": 5,
-        "max_sequence_length": 8,
-        "prompt_template": {"template": "{}", "crop_start": 0},
-    },
-    "Wan": {"height": 64, "width": 64, "num_frames": 5, "max_sequence_length": 8},
+    "PixArt-alpha": square(2 * SIDE, use_resolution_binning=False, clean_caption=False),
+    "Sana": square(32, use_resolution_binning=False, complex_human_instruction=None),
+    "Qwen-Image": square(4 * SIDE, true_cfg_scale=1.0),
+    "Chroma": square(4 * SIDE),
+    "AuraFlow": square(2 * SIDE),
+    "Lumina 2": {**square(4 * SIDE, system_prompt=""), "max_sequence_length": 24},
+    "HunyuanVideo": square(64, num_frames=5, prompt_template={"template": "{}", "crop_start": 0}),
+    "Wan": square(64, num_frames=5),
 }
