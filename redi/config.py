@@ -194,8 +194,8 @@ class MetricsConfig:
     hooks: list[str] = field(default_factory=lambda: ["cost", "fidelity", "prompt", "distribution"])
     #: folder of the evaluator; null: the one that ships with redi
     evaluator_path: str | None = None
-    #: steps of a plain DPM-Solver++ run that stands for the exact solution: adds the latent error
-    #: to it; null: none
+    #: network calls, at most, of the DPM-Solver++ run that stands for the exact solution: adds the
+    #: latent error to it; null: none
     converged_steps: int | None = within(None, 2, 1000)
     #: compute FD-scene on fewer pictures than feature dimensions
     allow_few: bool = False

@@ -17,7 +17,8 @@ from redi.embedded.calibration import check, initial_noise, points
 from redi.embedded.calibration_config import CalibrationConfig
 from redi.embedded.captions import prompts
 from redi.errors import UsageError
-from redi.samplers import build_sampler
+from redi.samplers import Sampler, build_sampler
+from redi.samplers.converged import converged_sampler
 from redi.verbs.assemble import model_from
 from redi.verbs.calibrate import calibrate_job
 
@@ -54,11 +55,11 @@ def test_errors_are_those_of_runs_made_by_hand_and_blocks_are_measured_once(tmp_
     predict = model.predictor(model.encode(prompts("query", 2)[1]))
     noise = initial_noise(model, 0, 2, 0)
 
-    def latents(steps: int) -> torch.Tensor:
-        sampler = build_sampler("dpm_solver_pp", model.scheduler_config, steps, "trailing", 2)
+    def latents(sampler: Sampler) -> torch.Tensor:
         return sampler.finish(sampler.initial(noise), predict).latents.double().flatten(1)
 
-    short, converged = latents(3), latents(6)
+    short = latents(build_sampler("dpm_solver_pp", model.scheduler_config, 3, "trailing", 2))
+    converged = latents(converged_sampler(model.scheduler_config, 6))
     error = ((short - converged).norm(dim=1) / converged.norm(dim=1)).mean()
     row = next(r for r in table if (r["guidance"], r["calls"]) == (7.5, 3))
     assert row["latent_error_converged"] == pytest.approx(float(error), rel=1e-6)

@@ -27,11 +27,12 @@ from redi.embedded.captions import CAPTIONS, prompts
 from redi.errors import UsageError
 from redi.files import write_durably
 from redi.metrics.intervals import bootstrap_mean
+from redi.models.identity import schedule_identity
 from redi.models.text_to_image import TextToImageModel
 from redi.samplers import Sampler, SamplerOptions, build_sampler, check_options
+from redi.samplers.converged import converged_sampler
 
 SPACING = "trailing"
-CONVERGED = "dpm_solver_pp"
 _DECIDES = (
     *("samplers", "calls", "long_calls", "long_samplers"),
     *("converged_steps", "checked_steps", "checked_pictures", "seed"),
@@ -130,10 +131,10 @@ def measure(
         predict = small.predictor(small.encode(texts[:count]))  # calls are padded to `count` rows
         return sampler.finish(sampler.initial(noise[:count]), predict).latents
 
-    def plain(steps: int, count: int = last - first) -> Tensor:
-        return latents(build_sampler(CONVERGED, model.scheduler_config, steps, SPACING), count)
+    def fine(steps: int, count: int = last - first) -> Tensor:
+        return latents(converged_sampler(model.scheduler_config, steps), count)
 
-    converged = plain(config.converged_steps)
+    converged = fine(config.converged_steps)
     rows: list[dict[str, Any]] = []
 
     def add(sampler: str, calls: int, errors: np.ndarray) -> None:
@@ -156,7 +157,7 @@ def measure(
                 add(text, calls, relative_errors(latents(sampler), converged))
     if first == 0 and config.checked_pictures:
         count = min(config.checked_pictures, last)
-        finer = plain(config.checked_steps, count)
+        finer = fine(config.checked_steps, count)
         add("converged", config.converged_steps, relative_errors(converged[:count], finer))
     return rows
 
@@ -175,6 +176,8 @@ def calibrate(
     models = {scale: model_at(scale) for scale in config.guidance}
     first = models[config.guidance[0]]
     decides = {name: getattr(config, name) for name in _DECIDES} | first.identity()
+    exact = converged_sampler(first.scheduler_config, config.converged_steps)
+    decides["converged"] = schedule_identity(exact).fields
     place, rows = place_of(folder, "errors", decides), []
     for block in blocks_of(config, first.batch_size):
         path = place / block.name

@@ -54,10 +54,10 @@ class CalibrationConfig:
     long_samplers: list[str] = field(default_factory=lambda: ["ddim", "dpm_solver_pp:2"])
     #: prompts of each setting, each with its own noise
     pictures: int = within(16, 2)
-    #: steps of the converged run
-    converged_steps: int = within(200, 2, 1000)
-    #: steps of the run that shows its convergence, and on how many pictures
-    checked_steps: int = within(400, 2, 1000)
+    #: network calls of the converged run, at most
+    converged_steps: int = within(250, 2, 1000)
+    #: calls of the run that shows its convergence (1,000: every timestep), and on how many pictures
+    checked_steps: int = within(1000, 2, 1000)
     checked_pictures: int = within(4, 0)
     seed: int = within(0, 0)
     #: prompts whose pictures are judged (open captions); 0: none

@@ -9,6 +9,7 @@ from redi.errors import UsageError
 from redi.lazy import Tensor
 from redi.methods.base import Method, Query, register
 from redi.samplers import SAMPLERS, Calls, Sampler, SamplerOptions, build_sampler, check_options
+from redi.samplers.converged import converged_sampler
 
 
 @register
@@ -78,6 +79,18 @@ class Plain(Method):
     def run(self, query: Query) -> Calls[Tensor]:
         start = query.start(self.sampler)
         return (yield from self.sampler.run(start, observe=query.observe)).latents
+
+
+@dataclass
+class Converged(Plain):
+    """The run that stands for the exact solution; `calls` is the most that it makes."""
+
+    name = "converged"
+    title = "the converged run"
+    calls: int = 250
+
+    def prepare(self) -> None:
+        self._sampler = converged_sampler(self.setup.schedule, self.calls)
 
 
 def with_calls(solver: str, options: SamplerOptions, schedule: Any, calls: int) -> Sampler | None:

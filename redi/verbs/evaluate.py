@@ -20,7 +20,7 @@ from redi.knowledge_base import KnowledgeBase
 from redi.knowledge_base.steps import step_group
 from redi.methods import Query, Setup
 from redi.methods.memo import Memo
-from redi.methods.plain import Full, Plain
+from redi.methods.plain import Converged, Full
 from redi.methods.redi import ReDi
 from redi.methods.solve import Outcome, solve
 from redi.metrics.batch import BatchResult, Table
@@ -82,7 +82,7 @@ class Evaluate(LightningModule):
         root = None if config.reference_root is None else Path(config.reference_root)
         self.reference = ReferenceRuns(root, self.model)
         steps = config.metrics.converged_steps
-        self.converged = None if steps is None else _converged(steps).bind(setup)
+        self.converged = None if steps is None else Converged(steps).bind(setup)
         if "other_precision" in config.baselines:
             sampling = config.sampling
             other = model_from(
@@ -188,11 +188,6 @@ def setup_of(config: Config, model: TextToImageModel, kb: KnowledgeBase) -> Setu
     return Setup(
         sampler_from(config, model), model.scheduler_config, kb, None, model.device, config.seed
     )
-
-
-def _converged(steps: int) -> Plain:
-    """What stands for the exact solution: the strongest sampler, finely spread."""
-    return Plain(steps, "dpm_solver_pp", timestep_spacing="trailing")
 
 
 def query_loader(count: int, batch_size: int) -> DataLoader[Any]:
