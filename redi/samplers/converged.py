@@ -14,7 +14,7 @@ from redi.samplers.check import check_steps
 
 SOLVER = "dpm_solver_pp"
 #: timesteps from an end of the schedule within which strides grow by the shortest one
-_GROWTH = 12
+_GROWTH = 20
 #: how many times as long as the shortest stride, which is at the ends, the longest is
 _LONGEST = 5
 
