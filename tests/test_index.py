@@ -132,7 +132,8 @@ def test_an_index_is_kept_refused_when_stale_and_rebuilt_on_request(tmp_path: Pa
     assert len(opened().members[0]) == 200
 
 
-def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
+def test_auto_picks_by_size_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said: list[str] = []
     kb = store(tmp_path, synthetic(50))
     open_search(kb, "step_0002", "latents", np.zeros(50, int), say=said.append)
@@ -142,6 +143,12 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path) -> None:
     assert resolve("sq", 10**6, 1024) == "sq"
     with pytest.raises(UsageError, match="retrieval.index='annoy' is unknown"):
         open_search(kb, "step_0002", "latents", np.zeros(50, int), "annoy")
+
+
+def test_a_gpu_compares_every_key_of_larger_bases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sizes = ((1000, 1024), (100_000, 16384), (4_000_001, 16384))
+    assert [resolve("auto", *s) for s in sizes] == ["flat", "pca", "sq"]
 
 
 def test_an_index_never_sees_queries() -> None:

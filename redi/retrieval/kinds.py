@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redi.errors import UsageError
+from redi.lazy import torch
 
 INDEXES: dict[str, str] = {
     "auto": "picked by the number of trajectories to search and the size of their keys",
@@ -19,6 +20,9 @@ INDEXES: dict[str, str] = {
 # them are searched, without loading FAISS. Cells of 8-bit components are as exact as a graph, a
 # seventh of its size, and quicker to build.
 _EXACT_NUMBERS, _PCA_KEYS = 2_048_000, 10_000
+# A GPU holds the components of so many keys (256 bytes each) and compares them all in one product,
+# so no neighbour is missed and nothing is trained. FAISS's cells and graphs stay on the CPU.
+_PCA_KEYS_GPU = 4_000_000
 
 
 #: trajectories with each noise that a kind needs: the codes of `pq` are fitted to so many
@@ -43,4 +47,5 @@ def resolve(kind: str, largest: int, width: int) -> str:
         return kind
     if largest * width <= _EXACT_NUMBERS:
         return "flat"
-    return "pca" if largest <= _PCA_KEYS else "sq"
+    most = _PCA_KEYS_GPU if torch.cuda.is_available() else _PCA_KEYS
+    return "pca" if largest <= most else "sq"
