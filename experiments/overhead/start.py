@@ -4,7 +4,8 @@
 
 runs each command in new processes, in turn with the same command of another checkout (such as a
 `git worktree` of an older revision) and with the import of hydra and pyarrow alone, and writes
-the medians to `start.md`. CPU seconds are what other work on the machine does not lengthen.
+the medians to `start.md`. CPU seconds are what other work on the machine does not lengthen. As
+with every installed package, Python finds its bytecode: each command runs once before it is timed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RUN = [
     *("kb.size=8", "kb.shard_size=8", "kb.key_step=2", "sampling.steps=8", "data.num_queries=2"),
     *("metrics.hooks=[cost,fidelity]", "report.sheet_rows=0", "baselines=[plain]"),
 ]
-IMPORTS = "import of hydra and pyarrow"
+IMPORTS, MODULES = "import of hydra and pyarrow", "import hydra, pyarrow.parquet"
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
@@ -41,22 +42,29 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
+def environment(checkout: Path, folder: Path) -> dict[str, str]:
+    """What a process sees: the checkout's package, and bytecode that is kept beside `folder`."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    bytecode = str(folder.parent / f"{folder.name}-bytecode")
+    return {**kept, "PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": bytecode}
+
+
 def timed(arguments: list[str], checkout: Path, folder: Path) -> tuple[float, float]:
     """Wall-clock and CPU seconds of one process."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    known = environment(checkout, folder)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *arguments], env=environment, cwd=folder, capture_output=True)
+    subprocess.run([sys.executable, *arguments], env=known, cwd=folder, capture_output=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def first_line(checkout: Path, folder: Path) -> tuple[float, str]:
     """Seconds until the main job prints something, and what."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    known = environment(checkout, folder)
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "redi.cli", *RUN, "run_dir=said", "kb.dir=said-kb"],
-        env=environment,
+        env=known,
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -86,15 +94,16 @@ def main() -> None:
             folder.mkdir()
             made = ["-m", "redi.cli", *RUN, f"kb.dir={folder / 'kb'}", f"run_dir={folder / 'run'}"]
             timed(made, checkout, folder)
-        for _ in range(options.repeats):
-            imports = ["-c", "import hydra, pyarrow.parquet"]
-            taken.setdefault((IMPORTS, "now"), []).append(timed(imports, HERE, folders["now"]))
+        for repeat in range(options.repeats + 1):
+            spent = {(IMPORTS, "now"): timed(["-c", MODULES], HERE, folders["now"])}
             for which, checkout in checkouts.items():
                 folder = folders[which]
                 for told, arguments in commands(folder).items():
-                    spent = timed(["-m", "redi.cli", *arguments], checkout, folder)
-                    taken.setdefault((told, which), []).append(spent)
-                said.setdefault(which, []).append(first_line(checkout, folder))
+                    spent[told, which] = timed(["-m", "redi.cli", *arguments], checkout, folder)
+                if repeat:
+                    said.setdefault(which, []).append(first_line(checkout, folder))
+            for key, seconds in spent.items() if repeat else ():  # the first round writes bytecode
+                taken.setdefault(key, []).append(seconds)
     heads = [f"{which}, {unit}" for which in checkouts for unit in ("seconds", "CPU seconds")]
     lines = [f"| command | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
     for told in [IMPORTS, *commands(Path())]:
@@ -113,7 +122,8 @@ def main() -> None:
     print(table, end="")
     note = (
         "# Time to an answer\n\n"
-        f"Medians of {options.repeats} new processes each, in turn, on one machine. "
+        f"Medians of {options.repeats} new processes each, in turn, on one machine, with bytecode "
+        "at hand. "
         f"The main job's first line: “{said['now'][0][1]}”. "
         "Made by `python experiments/overhead/start.py --before CHECKOUT`.\n\n"
     )
