@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import claims, printed_claims
+from experiments import claims, judgement, printed_claims
 from experiments.rivals import printed, results
 
 ROOT = Path(claims.__file__).resolve().parent
@@ -30,25 +30,25 @@ ROOT = Path(claims.__file__).resolve().parent
 def test_an_interval_is_judged_against_its_margin(
     low: float, high: float, bound: float, verdict: str
 ):
-    assert claims.judged(low, high, bound) == verdict
+    assert judgement.judged(low, high, bound) == verdict
 
 
 def test_a_claim_holds_where_every_part_of_it_does():
-    assert claims.together(["confirmed", "confirmed"]) == "confirmed"
-    assert claims.together(["confirmed", "refuted"]) == "partly"
-    assert claims.together(["undecided", "refuted"]) == "refuted"
-    assert claims.together(["confirmed", "undecided"]) == "partly"
+    assert judgement.together(["confirmed", "confirmed"]) == "confirmed"
+    assert judgement.together(["confirmed", "refuted"]) == "partly"
+    assert judgement.together(["undecided", "refuted"]) == "refuted"
+    assert judgement.together(["confirmed", "undecided"]) == "partly"
 
 
 def test_a_ratio_of_errors_is_paired_over_prompts():
     rng = np.random.default_rng(0)
     hard = rng.lognormal(size=200)  # what is hard about a prompt cancels
-    mean, low, high = claims.ratio(0.8 * hard, hard)
+    mean, low, high = judgement.ratio(0.8 * hard, hard)
     assert mean == pytest.approx(0.8) and low == pytest.approx(0.8) and high == pytest.approx(0.8)
-    assert claims.less((mean, low, high)) == "confirmed"
+    assert judgement.less((mean, low, high)) == "confirmed"
     noisy = hard * rng.uniform(0.9, 1.1, 200)
-    assert claims.less(claims.ratio(noisy, hard)) == "undecided"
-    assert claims.less(claims.ratio(1.2 * hard, hard)) == "refuted"
+    assert judgement.less(judgement.ratio(noisy, hard)) == "undecided"
+    assert judgement.less(judgement.ratio(1.2 * hard, hard)) == "refuted"
 
 
 def test_printed_sentences_are_read_with_their_signs():
@@ -77,7 +77,7 @@ def test_the_committed_claims_are_those_of_the_committed_results():
     for one, other in zip(kept, again, strict=True):
         for name in ("value", "low", "high"):
             assert one[name] == pytest.approx(other[name], rel=1e-9, abs=1e-12)
-    found = [claims.Claim(**claim) for claim in kept]
+    found = [judgement.Claim(**claim) for claim in kept]
     assert (ROOT / "claims.md").read_text() == claims.table(found)
     for page in ("../README.md", "README.md"):  # what the pages show is what was judged
         assert claims.summary(found) in (ROOT / page).read_text()

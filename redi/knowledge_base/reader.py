@@ -41,7 +41,7 @@ class KnowledgeBase(Rows):
         if chosen > available:
             raise UsageError(
                 f"kb.size={count} is more than the {available} trajectories in "
-                f"{str(root)!r}: run 'redi kb build' with this size or ask for fewer"
+                f"{str(root)!r}: ask for fewer, or grow a KB of your own ('redi kb build')"
             )
         needed = bisect_left(list(accumulate(j.rows for j in journals)), chosen) + 1
         self.shards = range(needed)
