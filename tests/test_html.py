@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from redi.errors import UsageError
 from redi.report.blocks import Plot
 from redi.report.claim import claims, claims_grid, sentences
-from redi.report.curves import variation
+from redi.report.curves import curves_figure, variation
+from redi.report.curves import measured as measured_metrics
 from redi.report.html import html_report
 from redi.report.runs import Run, find_runs, load_run, load_runs
 from redi.report.sections import report_sections
@@ -138,6 +140,25 @@ def test_curves_need_a_setting_with_three_values(tmp_path: Path):
     assert "curves" in plots(runs) and "curves" not in plots(runs[:2])
     summarise(root)
     assert Image.open(root / "curves.png").size[0] > 300
+
+
+def test_a_curve_joins_points_of_one_kind_alone(tmp_path: Path):
+    runs = []
+    for e in ("paper", "transport"):
+        for size in (256, 64, 1024):
+            redi = a_point("redi", 10, 20.0 + len(e), estimator=e, kb_size=size)
+            points = [redi, a_point("plain", 10, 30.0)]
+            runs.append(load_run(a_run(tmp_path / f"{e}{size}", points)))
+    varied = variation(runs)
+    assert varied and varied.name == "kb_size"
+    figure = curves_figure(runs, varied, measured_metrics(runs))
+    drawn = [c.lines[0] for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer)]
+    found = [(line.get_linestyle(), [*line.get_xdata()]) for line in drawn]
+    twice = [64, 64, 256, 256, 1024, 1024]  # the same sampler, measured beside both
+    assert found == [("-", twice), ("-", [64, 256, 1024]), ("--", [64, 256, 1024])]
+    (legend,) = figure.legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told[-2:] == ["estimator paper", "estimator transport"]
 
 
 def test_settings_that_are_names_stand_side_by_side(tmp_path: Path):

@@ -77,35 +77,38 @@ def measured(runs: Sequence[Run]) -> list[Quality]:
 def curves_figure(
     runs: Sequence[Run], varied: Variation, metrics: Sequence[Quality], key: bool = True
 ) -> Figure:
-    """A panel per metric over the varied setting, one line per method and sampler.
+    """A panel per metric over the varied setting, one line per method and kind of run.
 
-    Methods without the setting of their own (the same sampler, say) take that of the ReDi point
-    they stand beside. With `key` the legend stands below the panels.
+    Kinds differ in the sampler, or in what a sweep varies beside. Methods without the setting of
+    their own (the same sampler, say) take that of the ReDi point they stand beside. With `key` the
+    legend stands below the panels.
     """
     lines = _lines(runs, varied)
-    methods, samplers = {m for m, _ in lines}, sorted({s for _, s in lines})
+    methods = {method for method, _ in lines}
+    kinds = sorted({kind for method, kind in lines if method == "redi"})
     columns = min(len(metrics), _COLUMNS)
     count = -(-len(metrics) // columns)
     size = (_PANEL[0] * columns, _PANEL[1] * count + 0.8 * key)
     figure = new_figure(size)
     axes = list(figure.subplots(count, columns, squeeze=False).flat)
     for axis, metric in zip(axes, metrics, strict=False):
-        for i, (method, sampler) in enumerate(lines):
-            points = lines[method, sampler]
+        for i, ((method, kind), points) in enumerate(lines.items()):
             measured_here = [(at, p) for at, p in points if metric.name in p.values]
             found = [(at, p.values[metric.name]) for at, p in sorted(measured_here, key=_place)]
             if found:
                 shift = _SPREAD * (i / max(len(lines) - 1, 1) - 0.5) if varied.ticks else 0
-                _line(axis, method, _LINES[samplers.index(sampler) % 4], found, varied, shift)
+                _line(axis, method, _style(kind, kinds), found, varied, shift)
         tidy(axis, metric)
         _scale(axis, varied)
     for axis in axes[len(metrics) :]:
         axis.remove()
     if key:
         told = method_keys(methods)
-        if len(samplers) > 1:
-            for sampler, style in zip(samplers, _LINES * len(samplers), strict=False):
-                told.append(axes[0].plot([], [], color="black", linestyle=style, label=sampler)[0])
+        if len(kinds) > 1 and not varied.ticks:
+            for kind in kinds:
+                (line,) = axes[0].plot([], [], color="black", linestyle=_style(kind, kinds))
+                line.set_label(", ".join(part for part in kind if _differs(part, kinds)))
+                told.append(line)
         figure.legend(
             handles=told,
             loc="outside lower center",
@@ -116,18 +119,47 @@ def curves_figure(
     return figure
 
 
+#: sampler, then what else a sweep varies: "estimator paper", say
+Kind = tuple[str, ...]
+
+
 def _lines(
     runs: Sequence[Run], varied: Variation
-) -> dict[tuple[str, str], list[tuple[float, Point]]]:
-    lines: dict[tuple[str, str], list[tuple[float, Point]]] = {}
+) -> dict[tuple[str, Kind], list[tuple[float, Point]]]:
+    lines: dict[tuple[str, Kind], list[tuple[float, Point]]] = {}
+    beside = _beside([p for run in runs for p in run.points if p.method == "redi"], varied)
     for run in runs:
         own = run.first("redi")
         place = None if own is None else varied.place(own)
         if place is None:
             continue
         for point in run.points:
-            lines.setdefault((point.method, point.sampler), []).append((place, point))
+            values = {name: getattr(point, name) for name in beside}
+            named = [f"{_said(name)} {_said(v)}" for name, v in values.items() if v is not None]
+            lines.setdefault((point.method, (point.sampler, *named)), []).append((place, point))
     return dict(sorted(lines.items(), key=lambda item: (rank(item[0][0]), item[0][1])))
+
+
+def _beside(points: Sequence[Point], varied: Variation) -> list[str]:
+    """Settings that vary beside the one that is drawn along the axis."""
+    along = {varied.name.removesuffix("+")} | ({"neighbours"} if varied.name[-1] == "+" else set())
+    names = [name for name in (*NUMBERS, *NAMES) if name not in along]
+    return [name for name in names if len({getattr(p, name) for p in points} - {None}) > 1]
+
+
+def _style(kind: Kind, kinds: Sequence[Kind]) -> str:
+    """The line of a kind; a method that is of none takes the first with its sampler."""
+    same = [i for i, other in enumerate(kinds) if other == kind]
+    same += [i for i, other in enumerate(kinds) if other[0] == kind[0]]
+    return _LINES[same[0] % len(_LINES)] if same else "-"
+
+
+def _differs(part: str, kinds: Sequence[Kind]) -> bool:
+    return any(part not in kind for kind in kinds)
+
+
+def _said(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 def _line(
@@ -166,7 +198,7 @@ def _scale(axis: Axes, varied: Variation) -> None:
 
 
 def _told(point: Point, name: str) -> str:
-    told = str(getattr(point, name.removesuffix("+"))).replace("_", " ")
+    told = _said(getattr(point, name.removesuffix("+")))
     return f"{told}\nH = {point.neighbours}" if name.endswith("+") else told
 
 
