@@ -331,8 +331,9 @@ def test_plug_in_with_the_largest_constants_covers_its_own_calibration(seen, for
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_convergence_order(name):
     expected = 1 if name == "ddim" else 2
-    # PNDM's error moves by some per cent with how a processor rounds the float32 noise schedule
-    assert abs(convergence_order(name, (50, 100, 125, 200, 250)).slope - expected) < 0.15
+    # on finer grids PNDM errs by 1e-6, as much as the float32 noise schedule is rounded by, and
+    # processors round it differently
+    assert abs(convergence_order(name, (50, 100, 125)).slope - expected) < 0.15
 
 
 def test_breaking_points_by_hand():
