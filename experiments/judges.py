@@ -35,6 +35,15 @@ BEATS = "better than the same sampler with as many calls"
 _JUDGED = ("clip_score", "prompt_fidelity.all", "fd_scene")
 
 
+def no_loss(claim: str, setting: str, run: Run, names: Sequence[str]) -> Iterator[Claim]:
+    """Whether ReDi is not inferior to full sampling, by each metric that the run has."""
+    for quality in map(qualities().__getitem__, names):
+        found = gain(run, only(run, "redi"), only(run, "full"), quality)
+        if found is not None:
+            verdict = judged(found[1], found[2], -found[3])
+            yield row(claim, setting, verdict, quality.title, found[:3], run)
+
+
 def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
     """Equal quality at half of the calls, and against the same sampler with as many."""
     for run in runs:
@@ -44,12 +53,7 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
         scale = run.config["sampling"]["guidance_scale"]
         setting = f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories, {variant(run)}"
         known = qualities()
-        for name in _JUDGED:
-            found = gain(run, redi, full, known[name])
-            if found is not None:
-                verdict = judged(found[1], found[2], -found[3])
-                claim = "full sampling's quality at half of its calls"
-                yield row(claim, setting, verdict, known[name].title, found[:3], run)
+        yield from no_loss("full sampling's quality at half of its calls", setting, run, _JUDGED)
         plain = same_calls(redi, run)
         for name in ("clip_score", "prompt_fidelity.all", "fd_scene", "latent_error"):
             found = None if plain is None else gain(run, redi, plain, known[name])
@@ -170,16 +174,12 @@ def stylization(runs: Sequence[Run]) -> Iterator[Claim]:
     """Zero-shot: is the style taken, and the prompt kept, as by full sampling with the style."""
     for run in runs:
         setting = f"value step {run.config['retrieval']['value_step']}, {variant(run)}"
-        redi, full = only(run, "redi"), only(run, "full")
         style = [errors(run, method, "correct_style") for method in ("redi", "full", "content")]
         taken = resampled(lambda rows, s=style: float((s[0] - s[1])[rows].mean()), len(style[0]))
         claim = "zero-shot stylization: the style is taken as by full sampling"
         yield row(claim, setting, judged(taken[1], taken[2], -0.02), "style score", taken, run)
-        found = gain(run, redi, full, qualities()["clip_score"])
-        if found is not None:
-            claim = "zero-shot stylization: the picture fits its prompt as full sampling's does"
-            verdict = judged(found[1], found[2], -found[3])
-            yield row(claim, setting, verdict, "CLIP score", found[:3], run)
+        claim = "zero-shot stylization: the picture fits its prompt as full sampling's does"
+        yield from no_loss(claim, setting, run, ("clip_score",))
 
 
 def neighbours(runs: Sequence[Run]) -> Iterator[Claim]:
@@ -201,7 +201,7 @@ def safe_jumps(runs: Sequence[Run]) -> Iterator[Claim]:
     step. It counts as kept where the exact interval stays below it and 5 points.
     """
     for run in runs:
-        chosen, redi, full = run.config["retrieval"], only(run, "redi"), only(run, "full")
+        chosen, full = run.config["retrieval"], only(run, "full")
         setting = f"tolerance {chosen['tolerance']:g}, {variant(run)}"
         failed = errors(run, column="latent_error_at_value") > chosen["tolerance"]
         beyond = stats.binomtest(int(failed.sum()), len(failed)).proportion_ci(method="exact")
@@ -213,11 +213,8 @@ def safe_jumps(runs: Sequence[Run]) -> Iterator[Claim]:
         found = resampled(lambda rows, s=saved: float(s[rows].mean()), len(saved))
         claim = "calibrated jumps save calls"
         yield row(claim, setting, judged(*found[1:]), "share of the calls", found, run)
-        equal = gain(run, redi, full, qualities()["clip_score"])
-        if equal is not None:
-            claim = "calibrated jumps keep full sampling's quality"
-            verdict = judged(equal[1], equal[2], -equal[3])
-            yield row(claim, setting, verdict, "CLIP score", equal[:3], run)
+        claim = "calibrated jumps keep full sampling's quality"
+        yield from no_loss(claim, setting, run, ("clip_score",))
 
 
 def more_noises(runs: Sequence[Run]) -> Iterator[Claim]:
