@@ -149,17 +149,6 @@ class NeighbourImage(ReDi):
         finished = self.setup.needs_kb(self.name).latents(last, found.rows)[:, 0]
         return SamplerState(last, finished.to(key.latents).reshape(key.latents.shape))
 
-    def note(
-        self,
-        query: Query,
-        key: SamplerState,
-        found: Found | None,
-        near: Tensor,
-        landed: SamplerState,
-    ) -> None:
-        super().note(query, key, found, near, landed)
-        query.notes.at_value = None
-
     def describe(self) -> dict[str, Any]:
         nothing = dict.fromkeys(("value_step", "estimator", "resume"))
         return {**super().describe(), **nothing, "neighbours": 1}

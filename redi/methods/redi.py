@@ -86,8 +86,9 @@ class ReDi(Method):
         notes = query.notes
         notes.found, notes.hits = found, near
         notes.saved = int(near.sum()) * self.sampler.calls(self._key, landed.step)
-        notes.at_value = torch.full_like(key.latents, math.nan)
-        notes.at_value[near] = landed.latents
+        if landed.step == self._value:
+            notes.at_value = torch.full_like(key.latents, math.nan)
+            notes.at_value[near] = landed.latents
 
     def _rest(self, state: SamplerState) -> Calls[Tensor]:
         return (yield from self.sampler.run(state)).latents
