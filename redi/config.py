@@ -45,8 +45,13 @@ class ModelConfig:
     size: int | None = within(None, 8, 16384)
     #: float32 | bfloat16 | float16
     dtype: str = "float32"
-    #: rows per network call; part of a KB's identity, since rounding may depend on it
+    #: rows per network call, the last ones padded; part of a KB's identity, since rounding may
+    #: depend on it. Searches for levels ask for 16 rows at a time, so many more are wasted there
     batch_size: int = within(16, 1)
+    #: keep the network's weights in the memory order channels_last (faster convolutions on GPUs)
+    channels_last: bool = False
+    #: run the network by torch.compile: a minute or more before the first call, faster from then on
+    compile: bool = False
 
 
 @dataclass

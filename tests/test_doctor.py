@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from redi.models.network import compiler
 from redi.retrieval import builds
 from redi.verbs.doctor import findings
 
@@ -20,6 +21,7 @@ def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:
     assert "torch " in found["packages"].found
     assert found["FAISS"].missing == ""
     assert {"GPU", "GPU 0"} & set(found)
+    assert bool(found["C++ compiler"].missing) == (compiler() is None)
 
 
 def test_two_packages_of_faiss_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

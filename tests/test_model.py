@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
 from running import run_plain
 
+from redi.config import Config
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
+from redi.models import network
 from redi.models.content import content_hash
 from redi.models.noise_form import NoiseForm
 from redi.models.text_to_image import TextToImageModel, load_pipeline
 from redi.samplers import build_sampler
 from redi.theory.multistep import multistep
+from redi.verbs.assemble import check, model_from
 
 PROMPTS = [f"a {word} fox" for word in ("red", "blue", "small", "large", "white", "black")]
 
@@ -122,3 +127,29 @@ def test_noise_form_runs_every_sampler_to_the_same_end(tiny_model: TextToImageMo
     with pytest.raises(UsageError, match="wrap the model in NoiseForm"):
         multistep(raw)
     assert multistep(build_sampler("pndm", model.scheduler_config, 10, "trailing"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("channels_last", "channels_last"), ("compile", "compiled")]
+)
+def test_a_way_to_run_the_network_changes_rounding_and_identity_alone(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    eager = partialmethod(torch.nn.Module.compile, backend="eager")  # no compiler is needed
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    plain, other = (
+        model_from(replace(tiny_config.model, **{name: value}), 3.0, "") for value in (False, True)
+    )
+    assert torch.allclose(final(plain, [0, 1]), final(other, [0, 1]), atol=1e-4)
+    assert torch.equal(final(other, [0, 1, 2, 3, 4])[4:], final(other, [4]))
+    assert other.identity() == plain.identity() | {said: True}
+    assert other.identity()["model_hash"] == plain.identity()["model_hash"]
+
+
+def test_compiling_without_a_compiler_is_refused_before_any_work(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network.shutil, "which", lambda name: None)
+    config = replace(tiny_config, model=replace(tiny_config.model, compile=True))
+    with pytest.raises(UsageError, match="install g\\+\\+"):
+        check(config)

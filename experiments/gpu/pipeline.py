@@ -13,6 +13,7 @@ from diffusers import PNDMScheduler, StableDiffusionPipeline
 import redi
 from experiments.full_size.run import build
 from experiments.gpu.terms import DEVICE, GPU, PROMPTS, Row, Size, seconds
+from redi.models.network import prepare
 from redi.verbs.assemble import EMBEDDED_MODEL
 
 
@@ -92,15 +93,13 @@ class Speed:
             seconds(work)
             return min(seconds(work) for _ in range(self.size.repeats))
 
-        found = {str(self.pipe.unet.dtype).removeprefix("torch."): run()}
-        self.pipe.unet.to(memory_format=torch.channels_last)
-        found["channels last"] = run()
-        if GPU:
-            self.pipe.to(torch.bfloat16)
-            found["bfloat16, channels last"] = run()
-            self.pipe.to(torch.float16)
-            self.pipe.unet.compile()
-            found["float16, channels last, compiled"] = run()
+        own, found = self.pipe.unet.dtype, dict[str, float]()
+        ways = [(own, ""), (torch.bfloat16, ""), (torch.bfloat16, "channels last")]
+        for dtype, how in [*ways, (own, "channels last"), (own, "channels last, compiled")]:
+            self.pipe.to(dtype)
+            prepare(self.pipe.unet, "channels" in how, "compiled" in how)
+            name = str(dtype).removeprefix("torch.")
+            found[f"{name}, {how}" if how else name] = run()
         return Row(", ".join(f"{name} {spent:.2f} s" for name, spent in found.items()))
 
     def _reset(self) -> None:

@@ -15,6 +15,7 @@ from redi.models.base import Conditioning, Watch
 from redi.models.families import family_called, family_of
 from redi.models.identity import model_identity
 from redi.models.meter import CallMeter
+from redi.models.network import ways
 from redi.reading import read_json
 from redi.samplers.state import Predict
 
@@ -122,6 +123,7 @@ class TextToImageModel:
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,
             "latent_shape": list(self.latent_shape),
+            **ways(self.network),
         }
 
     def _in_batches(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

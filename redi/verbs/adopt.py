@@ -35,7 +35,11 @@ def adopt(config: Config, kb: KnowledgeBase) -> Config:
                 negative_prompt=identity["negative_prompt"],
             ),
             model=replace(
-                config.model, dtype=identity["model_dtype"], batch_size=identity["batch_size"]
+                config.model,
+                dtype=identity["model_dtype"],
+                batch_size=identity["batch_size"],
+                channels_last=identity.get("channels_last", False),
+                compile=identity.get("compiled", False),
             ),
             noise=replace(
                 config.noise,

@@ -25,6 +25,7 @@ from redi.methods import Setup
 from redi.methods.few.plan import check_calls
 from redi.methods.redi import ReDi
 from redi.models.hub import hub_folder
+from redi.models.network import check_compiler, prepare
 from redi.ranges import check_ranges
 from redi.report.loggers import check_logger
 from redi.retrieval.kinds import INDEXES, check_index
@@ -114,6 +115,8 @@ def check(config: Config, queries: bool = True) -> ReDi:
     for name, dtype in (("model.dtype", config.model.dtype), ("other_dtype", config.other_dtype)):
         if dtype not in _DTYPES:
             raise unknown(f"{name}={dtype!r}", dtype, _DTYPES)
+    if config.model.compile:
+        check_compiler()
     check_trainer(config.trainer)
     check_logger(config.logger)
     check_folders(config)
@@ -181,9 +184,11 @@ def model_from(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, config.dtype)
     pipeline = load_pipeline(pipeline_folder(config), dtype, device)
-    return TextToImageModel(
+    model = TextToImageModel(
         pipeline, guidance_scale, negative_prompt, config.batch_size, config.size
     )
+    prepare(model.network, config.channels_last, config.compile)
+    return model
 
 
 def pipeline_folder(config: ModelConfig) -> Path:

@@ -22,6 +22,7 @@ from redi.errors import UsageError
 from redi.files import free_bytes
 from redi.lazy import torch
 from redi.metrics.weights import WEIGHTS, locate
+from redi.models.network import compiler
 from redi.report.loggers import logged_in
 from redi.retrieval.builds import faiss_build
 from redi.text import plain
@@ -123,5 +124,7 @@ def _optional() -> Iterator[Finding]:
             found = "yes" if there else "no"
         missing = "" if there else f"{purpose}: pip install 'redi[{extra}]'"
         yield Finding(name, found, missing)
+    path = compiler()
+    yield Finding("C++ compiler", path or "no", "" if path else "model.compile=true")
     git = shutil.which("git")
     yield Finding("git", git or "no", "" if git else "the revision in results.json")

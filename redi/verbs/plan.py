@@ -128,7 +128,8 @@ def seconds_per_call(model: TextToImageModel) -> float:
 def pipeline_of(config: Config) -> tuple[object, ...]:
     """What says which network is called, and how."""
     chosen = config.model
-    return chosen.kind, chosen.path, chosen.hub_id, chosen.size, chosen.dtype
+    run = chosen.dtype, chosen.channels_last, chosen.compile
+    return chosen.kind, chosen.path, chosen.hub_id, chosen.size, *run
 
 
 def plan_job(configs: Sequence[Config], workers: int, console: Console) -> None:
