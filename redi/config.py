@@ -97,7 +97,9 @@ class KBConfig:
     #: first trajectory that 'redi kb build' makes: writers of disjoint ranges, then merge
     first: int = within(0, 0)
     key_step: int = within(8, 1)
-    #: stored value steps; null: about ten, evenly spread after the key step, and the end
+    #: all steps that the KB has keys at, so that a sweep over key_step shares it; null: key_step
+    key_steps: list[int] | None = None
+    #: stored value steps; null: about ten, evenly spread after each key step, and the end
     value_steps: list[int] | None = None
     #: also store what multistep samplers carry, for retrieval.resume=retrieved
     store_history: bool = False

@@ -10,13 +10,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from redi.config import Config
+from redi.errors import UsageError
 from redi.files import LOCK
-from redi.knowledge_base import verify
+from redi.knowledge_base import KnowledgeBase, verify
+from redi.methods import Query, Setup
+from redi.methods.solve import solve
 from redi.models.text_to_image import TextToImageModel
-from redi.verbs.assemble import check, model_from
+from redi.verbs.assemble import check, model_from, noise_from, sampler_from, setting_from
 from redi.verbs.build_kb import build
 
 
@@ -79,3 +83,34 @@ def test_a_smaller_kb_is_a_prefix_of_a_larger_one(
     quietly(in_folder(tiny_config, tmp_path / "large", 8), tiny_model)
     small, large = files(tmp_path / "small"), files(tmp_path / "large")
     assert all(large[name] == data for name, data in small.items())
+
+
+def test_one_knowledge_base_serves_several_key_steps(
+    tiny_config: Config, tiny_model: TextToImageModel, tmp_path: Path
+) -> None:
+    """States, predictions and so every jump are those of a KB with one key step."""
+    shared = replace(tiny_config, kb=replace(tiny_config.kb, key_steps=[4, 2]))
+    roots = set()
+    for key_step in (2, 4):
+        alone = replace(tiny_config, kb=replace(tiny_config.kb, key_step=key_step))
+        several = replace(shared, kb=replace(shared.kb, key_step=key_step))
+        own, kb = (build(c, check(c), tiny_model, lambda _: None) for c in (alone, several))
+        roots.add(kb.root)
+        assert kb.key_steps == (2, 4) and own.key_steps == (key_step,)
+        for column in own.manifest.columns:
+            arrays = (k.column(column.group, column.name) for k in (own, kb))
+            assert torch.equal(*arrays), column
+        at_end = [jumped(several, k, tiny_model) for k in (own, kb)]
+        assert torch.equal(*at_end)
+    assert len(roots) == 1
+    with pytest.raises(UsageError, match=r"no key step of this KB \(it has 2, 4\)"):
+        jumped(replace(shared, kb=replace(shared.kb, key_step=3, key_steps=None)), kb, tiny_model)
+
+
+def jumped(config: Config, kb: KnowledgeBase, model: TextToImageModel) -> torch.Tensor:
+    """Final latents of two prompts by ReDi."""
+    setup = Setup(sampler_from(config, model), model.scheduler_config, kb)
+    noise = noise_from(config).draw([0, 0], model.latent_shape)
+    method = setting_from(config).bind(setup)
+    query = Query(noise, (0, 0), (0, 0))
+    return solve(method, query, model, model.encode(["a red fox", "a blue car"])).latents

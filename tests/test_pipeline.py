@@ -241,7 +241,7 @@ def test_a_call_with_another_setting_is_refused(
     [
         ({"value_step": 5}, "value_step=5 is not stored"),
         ({"value_step": 1}, "must come before"),
-        ({"value_step": VALUE, "key_step": 3}, "kb.key_step=3 is not the key step"),
+        ({"value_step": VALUE, "key_step": 3}, "kb.key_step=3 is no key step of this KB"),
         ({"value_step": VALUE, "method": "magic"}, "method='magic' is unknown; use one of"),
         ({"value_step": VALUE, "neighbours": 9}, "neighbours=9"),
         ({"value_step": VALUE, "resume": "magic"}, "rewarm, retrieved, legacy"),

@@ -200,3 +200,21 @@ def test_a_shared_noise_is_one_partition(whole: KnowledgeBase) -> None:
     assert noise_of(whole, None, 2) == [0, 0]
     states = [g.get_state() for g in redi.generators(whole, 2)]
     assert torch.equal(*states) and len(redi.generators(whole)) == 1
+
+
+def test_one_recording_serves_several_key_steps(sd: Any, tmp_path: Path) -> None:
+    several = recorded(sd, PROMPTS, tmp_path / "several", key_step=[2, 1])
+    assert several.key_steps == (1, 2)
+    for key_step, value_steps in ((1, [2, 3]), (2, [3])):
+        name = f"k{key_step}"
+        one = recorded(sd, PROMPTS, tmp_path / name, key_step=key_step, value_steps=value_steps)
+        for column in one.manifest.columns:
+            arrays = (kb.column(column.group, column.name) for kb in (one, several))
+            assert torch.equal(*arrays), column
+        pictures = []
+        for kb in (one, several):
+            with redi.enable(sd, kb, key_step=key_step, value_step=3):
+                asked = {name: SETTING[name] for name in ("num_inference_steps", "output_type")}
+                made = sd(["a cat"], generator=redi.generators(kb, ids=[0]), **asked)
+                pictures.append(made.images)
+        assert torch.equal(*map(torch.as_tensor, pictures))

@@ -30,6 +30,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "sampler": (str,),
     "steps": (int,),
     "key_step": (int, type(None)),
+    "key_steps": (list,),
     "stored_steps": (list,),
     "latent_shape": (list,),
     "noise_policy": (str,),
@@ -164,7 +165,7 @@ def _identity(given: Any) -> dict[str, Any]:
     for name in ("key_step", "steps"):
         if identity.get(name) is not None:
             whole(identity[name], 1, 1 << 20)
-    for name in ("stored_steps", "latent_shape"):
+    for name in ("key_steps", "stored_steps", "latent_shape"):
         for number in identity.get(name, []):
             whole(number)
     return identity

@@ -74,8 +74,14 @@ class KnowledgeBase(Rows):
 
     @property
     def key_step(self) -> int | None:
-        """The step that queries are compared at; None: recorded without one."""
+        """The step that queries are compared at, the first of several; None: there is none."""
         return self.manifest.identity.get("key_step")
+
+    @property
+    def key_steps(self) -> tuple[int, ...]:
+        """All steps that queries can be compared at, ascending."""
+        first = () if self.key_step is None else (self.key_step,)
+        return tuple(self.manifest.identity.get("key_steps", first))
 
     @cached_property
     def stored_steps(self) -> tuple[int, ...]:

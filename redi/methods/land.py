@@ -32,7 +32,11 @@ class Landing:
         self.key_step, self.value_step = key_step, value_step
         self.estimator, self.weights = ESTIMATORS[estimator], WEIGHTS[weights]
         if not (kb.stores(key_step, "latents") and kb.stores(key_step, "prediction")):
-            raise UsageError(f"kb.key_step={key_step} is not the key step of this KB")
+            known = ", ".join(map(str, kb.key_steps)) or "none"
+            raise UsageError(
+                f"kb.key_step={key_step} is no key step of this KB (it has {known}): use one of "
+                "these, or make a KB that has it"
+            )
         if value_step not in kb.stored_steps:
             others = ", ".join(str(s) for s in kb.stored_steps if s > key_step)
             raise UsageError(

@@ -32,13 +32,14 @@ class Recording:
 
     def __init__(
         self,
-        key_step: int | None,
+        key_steps: Sequence[int],
         value_steps: Sequence[int],
         fitted: Sequence[Fitted],
         history: bool,
         check: Callable[[Identity], None],
     ) -> None:
-        self.key_step, self.value_steps, self.history = key_step, tuple(value_steps), history
+        self.key_steps, self.value_steps = sorted(set(key_steps)), tuple(value_steps)
+        self.history = history
         self.fitted, self.steps = tuple(fitted), list[int]()
         self.kept: dict[tuple[str, str], Tensor] = {}
         self.call, self.check = Identity({}), check
@@ -48,8 +49,8 @@ class Recording:
 
     def prepare(self, sampler: Sampler) -> Method:
         last, setup = sampler.num_steps, Setup(sampler)
-        key = [] if self.key_step is None else [self.key_step]
-        for name, steps in (("key_step", key), ("value_steps", self.value_steps)):
+        keys = self.key_steps
+        for name, steps in (("key_step", keys), ("value_steps", self.value_steps)):
             for step in steps:
                 if not 1 <= step <= last:
                     raise UsageError(f"{name} has {step}: use steps from 1 to {last}")
@@ -57,13 +58,15 @@ class Recording:
             if isinstance(method, Corrected):
                 check_calls(last, method.calls, "budgets")
         coarse = {step for method in self.fitted for step in method.needed_steps(setup)}
-        self.steps = [*key, *sorted((set(self.value_steps) | coarse) - set(key))]
+        self.steps = [*keys[:1], *sorted({*keys[1:], *self.value_steps, *coarse} - {*keys[:1]})]
         self.last, self.kept = last, {}
         stored = {
-            "key_step": self.key_step,
+            "key_step": keys[0] if keys else None,
             "stored_steps": self.steps,
             "store_history": self.history,
         }
+        if len(keys) > 1:
+            stored["key_steps"] = keys
         self.call |= schedule_identity(sampler) | Identity(stored)
         self.check(self.call)
         return Full().bind(setup)
@@ -81,9 +84,10 @@ class Recording:
         group = step_group(state.step)
         if state.step in self.steps:
             self.kept[group, "latents"] = self._rows(state.latents)
-            if state.step == self.key_step:
+            if state.step in self.key_steps:
                 self.kept[group, "prediction"] = self._rows(record.predictions[-1])
-            elif self.history and state.history and state.step < self.last:
+            carried = self.history and state.history and state.step < self.last
+            if carried and state.step not in self.key_steps[:1]:
                 rows = [self._rows(item) for item in state.history]
                 self.kept[group, "history"] = torch.stack(rows, 1)
 

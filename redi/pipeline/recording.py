@@ -35,7 +35,7 @@ def record(
     prompts: str | Sequence[str],
     kb: str | Path,
     *,
-    key_step: int | None = None,
+    key_step: int | Sequence[int] | None = None,
     value_steps: Sequence[int] = (),
     budgets: Sequence[int] = (),
     methods: Sequence[Fitted] = (),
@@ -56,7 +56,8 @@ def record(
 
     Args:
         prompts: one trajectory each; a text is one prompt.
-        key_step: completed updates after which the key is kept, for `method="redi"`.
+        key_step: completed updates after which the key is kept, for `method="redi"`; several
+            make a KB that serves each of them.
         value_steps: completed updates after which latents to jump to are kept, for the same.
         budgets: numbers of corrected steps that `fit` will be asked for, for
             `method="corrected"`.
@@ -80,7 +81,8 @@ def record(
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} is too small: use at least 1")
     policy = NoisePolicy(noise, bank_size, seed)
-    _check_steps(key_step, value_steps, budgets, methods)
+    keys = [] if key_step is None else [key_step] if isinstance(key_step, int) else [*key_step]
+    _check_steps(keys, value_steps, budgets, methods)
     copies = {"num_images_per_prompt", "num_videos_per_prompt"}
     taken = {"prompt", "generator", "latents", *copies} & set(call)
     if taken:
@@ -90,7 +92,7 @@ def record(
             call[name] = [value] * batch_size  # some pipelines want one per prompt
     wanted = [*methods, *(Corrected(calls) for calls in budgets)]
     folder = _Folder(Path(kb), texts, policy)
-    plan = Recording(key_step, value_steps, wanted, store_history, folder.check)
+    plan = Recording(keys, value_steps, wanted, store_history, folder.check)
     attach(pipe, plan)
     try:
         with Progress(disable=not progress) as bar:
@@ -201,19 +203,19 @@ def _texts(prompts: str | Sequence[str]) -> list[str]:
 
 
 def _check_steps(
-    key_step: int | None,
+    keys: Sequence[int],
     values: Sequence[int],
     budgets: Sequence[int],
     methods: Sequence[Fitted],
 ) -> None:
-    if not budgets and not methods and not (key_step is not None and values):
+    if not budgets and not methods and not (keys and values):
         raise UsageError(
             "nothing would be kept: give key_step and value_steps, or budgets, or methods"
         )
     for method in methods:
         if not isinstance(method, Fitted):
             raise UsageError(f"methods has {method!r}, which is not fitted to a KB: leave it out")
-    if values and key_step is None:
+    if values and not keys:
         raise UsageError(f"value_steps={list(values)} need a key_step before them: give it")
-    if key_step is not None and (bad := [v for v in values if v <= key_step]):
-        raise UsageError(f"value_steps has {bad[0]}, which is not after key_step={key_step}")
+    if keys and (bad := [v for v in values if v <= min(keys)]):
+        raise UsageError(f"value_steps has {bad[0]}, which is not after key_step={min(keys)}")

@@ -81,8 +81,8 @@ def write_card(root: Path, manifest: Manifest, terms: str | None = None) -> None
     """Write `README.md` into an exported knowledge base; `terms`: the licence, if it is named."""
     journals = [Journal.read(root, s, manifest) for s in all_shards(root)]
     identity = manifest.identity
-    shown = ("sampler", "steps", "key_step", "stored_steps", "guidance_scale", "noise_policy",
-             "noise_seed", "model_hash", "data")  # fmt: skip
+    shown = ("sampler", "steps", "key_step", "key_steps", "stored_steps", "guidance_scale",
+             "noise_policy", "noise_seed", "model_hash", "data")  # fmt: skip
     rows = [f"| {n} | {markdown_cell(json.dumps(identity[n]))} |" for n in shown if n in identity]
     columns = [
         f"| {c.group}/{c.name} | {list(c.shape)} | {c.dtype} | "

@@ -47,7 +47,9 @@ def adopt(config: Config, kb: KnowledgeBase) -> Config:
                 bank_size=identity["noise_bank_size"],
                 seed=identity["noise_seed"],
             ),
-            kb=replace(config.kb, key_step=identity["key_step"]),
+            kb=replace(
+                config.kb, key_step=identity["key_step"], key_steps=identity.get("key_steps")
+            ),
         )
     except KeyError as error:
         raise UsageError(

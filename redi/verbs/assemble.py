@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,26 +279,45 @@ def _enough(texts: list[str], source: str, count: int) -> Prompts:
     return Prompts(texts[:count], None)
 
 
+def key_steps(config: Config) -> list[int]:
+    """Steps that the KB has keys at, ascending."""
+    k, several = config.kb.key_step, config.kb.key_steps
+    if several is None:
+        return [k]
+    if k not in several:
+        raise UsageError(f"kb.key_step={k} is not in kb.key_steps={sorted(several)}: add it there")
+    return sorted(set(several))
+
+
 def stored_steps(config: Config, setting: ReDi) -> list[int]:
-    """Steps that the KB stores: the key step first, then the value steps."""
+    """Steps that the KB stores, ascending: its key steps and the value steps of each."""
+    keys, n = key_steps(config), config.sampling.steps
+    values = {n}
+    for k in keys:
+        one = replace(config, kb=replace(config.kb, key_step=k))
+        values |= _value_steps(one, setting if len(keys) == 1 else setting_from(one), keys[0])
+    return sorted({*keys, *values})
+
+
+def _value_steps(config: Config, setting: ReDi, first: int) -> set[int]:
+    """Value steps that the KB stores for one of its key steps, the first of which is `first`."""
     n = config.sampling.steps
     k, v = setting.steps_of(None, n)
-    if config.kb.value_steps is not None:
-        bad = [v for v in config.kb.value_steps if not k < v <= n]
-        if bad:
-            raise UsageError(
-                f"kb.value_steps has {bad[0]}, which is not after kb.key_step={k} and within "
-                f"sampling.steps={n}: take it out"
-            )
-        values = set(config.kb.value_steps)
-        if v not in values:
-            raise UsageError(
-                f"retrieval.value_step={v} is not in kb.value_steps={sorted(values)}: add it there"
-            )
-    else:
+    if config.kb.value_steps is None:
         grid = set(range(k, n, max(1, n // 10))) - {k} | {min(k + n // 2, n)}
-        values = grid if v in grid | {n} else set(range(k + 1, n))
-    return [k, *sorted(values | {n})]
+        return grid if v in grid | {n} else set(range(k + 1, n))
+    bad = [v for v in config.kb.value_steps if not first < v <= n]
+    if bad:
+        raise UsageError(
+            f"kb.value_steps has {bad[0]}, which is not after kb.key_step={first} and within "
+            f"sampling.steps={n}: take it out"
+        )
+    values = set(config.kb.value_steps)
+    if v not in values:
+        raise UsageError(
+            f"retrieval.value_step={v} is not in kb.value_steps={sorted(values)}: add it there"
+        )
+    return values
 
 
 def precisions(config: Config) -> tuple[str, str]:
@@ -313,19 +332,20 @@ def manifest_from(
     config: Config, setting: ReDi, model: TextToImageModel, sampler: Sampler
 ) -> Manifest:
     """Identity and layout of the KB that this configuration needs."""
-    steps = stored_steps(config, setting)
+    keys, steps = key_steps(config), stored_steps(config, setting)
     shape = model.latent_shape
     key, value = precisions(config)
-    columns = [
-        Column(step_group(steps[0]), "latents", shape, key),
-        Column(step_group(steps[0]), "prediction", shape, value),
-        Column("prompt", "embedding", (model.embedding_size,), key),
-    ]
+    columns = []
+    for step in keys:
+        columns.append(Column(step_group(step), "latents", shape, key))
+        columns.append(Column(step_group(step), "prediction", shape, value))
+    columns.append(Column("prompt", "embedding", (model.embedding_size,), key))
     setup = Setup(sampler, model.scheduler_config)
     levels = sorted({step for m in fitted_methods(config) for step in m.needed_steps(setup)})
     columns += [Column(step_group(s), "latents", shape, value) for s in levels if s not in steps]
     for step in steps[1:]:
-        columns.append(Column(step_group(step), "latents", shape, value))
+        if step not in keys:
+            columns.append(Column(step_group(step), "latents", shape, value))
         carried = sampler.history_after(step)
         if config.kb.store_history and carried and step < sampler.num_steps:
             columns.append(Column(step_group(step), "history", (carried, *shape), value))
@@ -358,4 +378,6 @@ def _identity(
         identity["data_captions"] = config.data.captions
     if config.data.kb_styles is not None:
         identity["data_styles"] = sorted(config.data.kb_styles)
+    if len(keys := key_steps(config)) > 1:
+        identity["key_steps"] = keys
     return json.loads(json.dumps(identity))  # as it will be read back

@@ -55,7 +55,8 @@ def kb_folder(config: Config, console: Console, build: bool) -> Path:
 
 
 def _index(kb: KnowledgeBase, config: Config, console: Console) -> None:
-    if kb.key_step is None:
+    if not kb.key_steps:
         raise UsageError(f"the KB {str(kb.root)!r} does not say its key step: build it again")
-    group, kind = step_group(kb.key_step), config.retrieval.index
-    open_search(kb, group, "latents", kb.partitions, kind, True, say_on(console))
+    kind = config.retrieval.index
+    for step in kb.key_steps:
+        open_search(kb, step_group(step), "latents", kb.partitions, kind, True, say_on(console))

@@ -43,6 +43,7 @@ def describe(root: Path, console: Console) -> None:
         "disk use": f"{used / 1e6:.2f} MB, {used / max(count, 1) / 1e3:.1f} kB each, "
         f"indexes {_index_bytes(root) / 1e6:.2f} MB, {free_bytes(root) / 1e9:.1f} GB free",
         "sampler": f"{identity.get('sampler')}, {identity.get('steps')} steps",
+        "key steps": ", ".join(map(str, identity.get("key_steps", [identity.get("key_step")]))),
         "stored steps": ", ".join(map(str, identity.get("stored_steps", []))),
         "guidance scale": str(identity.get("guidance_scale")),
         "noise": f"{identity.get('noise_policy')}, {identity.get('noise_bank_size')} noises, "
