@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import claims, judgement, printed_claims
-from experiments.rivals import printed, results
+from experiments.rivals import points, printed, results
 
 ROOT = Path(claims.__file__).resolve().parent
 
@@ -84,9 +84,9 @@ def test_the_committed_claims_are_those_of_the_committed_results():
 
 
 def test_the_committed_rivals_are_those_of_the_committed_results():
-    found = list(results.runs())
-    rows = [results.row(run, point) for run in found for point in results.budgeted(run)]
-    rows += results.printed_rows()
+    found = points.runs()
+    rows = [points.row(run, point) for run in found for point in points.budgeted(run)]
+    rows += points.printed_rows()
     kept = pq.read_table(ROOT / "rivals" / "points.parquet").to_pylist()
     key = ("setting", "noise", "trajectories", "method", "calls")
     assert len(kept) == len(rows)
@@ -96,3 +96,5 @@ def test_the_committed_rivals_are_those_of_the_committed_results():
         assert {"latent_error_median", "latent_error_p90", "fit_calls", "fit_numbers"} <= set(one)
     table = results.table(sorted(rows, key=results.order), results.comparisons(found, rows))
     assert (ROOT / "rivals" / "table.md").read_text() == table
+    pictures = results.picture_tables(points.pictured())
+    assert (ROOT / "rivals" / "pictures.md").read_text() == pictures

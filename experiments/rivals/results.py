@@ -1,135 +1,38 @@
 """The rivals side by side: `python -m experiments.rivals.results`.
 
-Reads the finished runs of rivals, rivals_bank and rivals_growth, and what printed/ holds, and
-writes points.parquet (a row for each setting, method and number of calls), table.md and errors.png
-beside this file.
+Reads the finished runs in this folder and what printed/ holds, and writes points.parquet (a row for
+each setting, method and number of calls), table.md, pictures.md and errors.png beside this file.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.rivals import printed
-from redi.report.budgets import called, paired_ratio
-from redi.report.points import Point, write_rows
-from redi.report.runs import Run, load_runs
+from experiments.rivals.pictures import picture_tables
+from experiments.rivals.points import (
+    CORRECTED,
+    ERROR,
+    HERE,
+    Where,
+    budgeted,
+    pictured,
+    printed_rows,
+    row,
+    runs,
+    title,
+)
+from redi.report.budgets import paired_ratio
+from redi.report.points import write_rows
+from redi.report.runs import Run
 
-HERE = Path(__file__).resolve().parent
-EXPERIMENTS = ("rivals", "rivals_bank", "rivals_growth")
-ERROR = "latent_error_converged"
-SETTINGS = {2.5: "moderate", 7.5: "hard"}
-CORRECTED = "corrected"
-Where = tuple[str, str, int]  # setting, noise, trajectories
 #: by setting and calls: against the best plain sampler, and against the best fitted rival
 Against = dict[Where, dict[int, tuple[str, str]]]
-
-
-def runs() -> Iterator[Run]:
-    """Every finished run, by experiment."""
-    for name in EXPERIMENTS:
-        if any((HERE.parent / name).glob("*/results.json")):
-            yield from load_runs(HERE.parent / name)
-
-
-def where(run: Run) -> Where:
-    """The setting of a run, its noise, and how many trajectories its fits had."""
-    scale = run.config["sampling"]["guidance_scale"]
-    noise = "bank" if run.config["noise"]["policy"] == "bank" else "unseen"
-    return SETTINGS.get(scale, f"guidance {scale:g}"), noise, run.config["kb"]["size"]
-
-
-def budgeted(run: Run) -> list[Point]:
-    """The points of a run that a budget was set for."""
-    budgets = run.config["correction"]["calls"]
-    named = ("plain@", "corrected@")
-    return [p for p in run.points if p.entry.startswith(named) and round(p.calls) in budgets]
-
-
-def title(point: Point) -> str:
-    """What a method is called in every table."""
-    if point.method == CORRECTED:
-        return CORRECTED
-    return point.sampler if point.method == "plain" else called(point)
-
-
-def is_fitted(point: Point) -> bool:
-    """Whether something was fitted to the model's own trajectories."""
-    return point.setting("fit_calls") is not None
-
-
-def row(run: Run, point: Point) -> dict[str, Any]:
-    """One row of points.parquet."""
-    setting, noise, trajectories = where(run)
-    value = point.values[ERROR]
-    return {
-        "experiment": run.points[0].experiment,
-        "setting": setting,
-        "guidance": run.config["sampling"]["guidance_scale"],
-        "noise": noise,
-        "trajectories": trajectories,
-        "method": title(point),
-        "fitted": is_fitted(point),
-        "calls": round(point.calls),
-        "passes": 2 * round(point.calls),  # a guided call is two
-        ERROR: value.mean,
-        f"{ERROR}_low": value.low,
-        f"{ERROR}_high": value.high,
-        "latent_error_median": point.mean("latent_error_median"),
-        "latent_error_p90": point.mean("latent_error_p90"),
-        "latent_error": point.mean("latent_error"),
-        "predicted_latent_error": point.setting("predicted_latent_error"),
-        "fit_calls": point.setting("fit_calls"),
-        "fit_seconds": point.setting("fit_seconds"),
-        "fit_numbers": point.setting("fit_numbers"),
-        "levels": point.setting("levels"),
-        "overhead": _overhead(point),
-        "prompts": run.config["data"]["num_queries"],
-        "noises": run.config["data"]["repeats"],
-        "run": run.name,
-    }
-
-
-def _overhead(point: Point) -> float | None:
-    """Seconds beside the network, as a share of those in it."""
-    network = point.mean("seconds_network")
-    beside = [point.mean(name) for name in ("seconds_retrieval", "seconds_rest")]
-    known = [seconds for seconds in beside if seconds is not None]
-    return sum(known) / network if network and known else None
-
-
-def printed_rows() -> Iterator[dict[str, Any]]:
-    """Rows of the points of which only the printed table is left."""
-    for path in sorted((HERE / "printed").glob("*.txt")):
-        setting, budget = path.stem.split("-")
-        for one in printed.rows(path):
-            corrected = one["method"].startswith("retrieval")
-            named = one["sampler"].split(":")[0].replace("_", " ") == one["method"]
-            plain = one["method"].startswith("same sampler")
-            if one["calls"] != int(budget) or not (corrected or named or plain):
-                continue
-            yield {
-                "experiment": "rivals",
-                "setting": setting,
-                "guidance": {v: k for k, v in SETTINGS.items()}[setting],
-                "noise": "unseen",
-                "trajectories": 192,
-                "method": CORRECTED if corrected else one["sampler"],
-                "fitted": not plain or one["sampler"].endswith((":oss", ":gits", ":gits_l2")),
-                "calls": one["calls"],
-                "passes": 2 * one["calls"],
-                ERROR: one["error"],
-                f"{ERROR}_low": one["error"] - one["margin"],
-                f"{ERROR}_high": one["error"] + one["margin"],
-                "prompts": 96,
-                "noises": 3,
-                "run": f"printed/{path.name}",
-            }
 
 
 def comparisons(found: Sequence[Run], rows: Sequence[dict[str, Any]]) -> Against:
@@ -264,11 +167,12 @@ def _geometric(points: Sequence[tuple[int, float]]) -> float:
 
 
 def main() -> None:
-    found = list(runs())
+    found = runs()
     rows = [row(run, point) for run in found for point in budgeted(run)] + [*printed_rows()]
     rows.sort(key=order)
     write_rows(rows, HERE / "points.parquet")
     (HERE / "table.md").write_text(table(rows, comparisons(found, rows)), "utf-8")
+    (HERE / "pictures.md").write_text(picture_tables(pictured()), "utf-8")
     plot(rows, HERE / "errors.png")
     print(f"{len(rows)} points of {len(found)} runs: experiments/rivals/points.parquet")
 
