@@ -50,6 +50,7 @@ PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("quality", twice_as_fast),
     ("other_samplers", twice_as_fast),
     ("guidance", twice_as_fast),
+    ("pndm", twice_as_fast),
     ("quality", smallest_share),
     ("kb_size", more_trajectories),
     ("quality", more_trajectories),

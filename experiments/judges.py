@@ -51,7 +51,11 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
         if not 0.45 <= redi.calls / full.calls <= 0.55:
             continue
         scale = run.config["sampling"]["guidance_scale"]
-        setting = f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories, {variant(run)}"
+        several = run.config["kb"].get("key_steps")
+        key = f", key step {redi.key_step}" if several else ""
+        setting = (
+            f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories{key}, {variant(run)}"
+        )
         known = qualities()
         yield from no_loss("full sampling's quality at half of its calls", setting, run, _JUDGED)
         plain = same_calls(redi, run)

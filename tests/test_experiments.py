@@ -30,6 +30,7 @@ from redi.verbs.assemble import (
     queries_from,
     sampler_from,
     setting_from,
+    stored_steps,
 )
 from redi.verbs.reference import ReferenceRuns
 from redi.verbs.run import check_baselines, main_job
@@ -42,6 +43,7 @@ NAMES = [
     "noise",
     "other_samplers",
     "paper_sd15",
+    "pndm",
     "quality",
     "rivals",
     "rivals_bank",
@@ -85,6 +87,13 @@ def test_the_paper_s_samplers_of_an_experiment_have_their_own_lengths():
         told = (config.sampling.steps, config.kb.key_step, setting_from(config).value_step)
         found.setdefault(config.sampler.name, set()).add(told)
     assert found == {"pndm": {(50, 10, 35)}, "dpm_solver": {(20, 4, 14)}}
+
+
+def test_the_key_steps_of_an_experiment_share_a_knowledge_base():
+    found = [compose_config("run", override) for override in points(["experiment=pndm"])]
+    keys = {(c.kb.key_step, setting_from(c).value_step) for c in found}
+    assert keys == {(2, 27), (5, 30), (10, 35), (15, 40)}
+    assert len({tuple(stored_steps(c, setting_from(c))) for c in found}) == 1
 
 
 def test_overrides_on_the_command_line_win():
