@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import answered, lab, run_corrected, run_plain
+from running import answered, answered_part, lab, run_corrected, run_plain
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
 from redi.errors import UsageError
-from redi.methods.corrected import Corrected, Correction, Recipe, fit_correction
+from redi.methods.corrected import Corrected, Correction, Recipe, fit_correction, method
 from redi.methods.corrected.kernel import Choice, affinity, fit_kernel
 from redi.methods.corrected.levels import best_plan, refined
 from redi.methods.corrected.local import fit_local
@@ -342,3 +342,18 @@ def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
         Recipe(states="exact", levels=("even", "late2"))
     with pytest.raises(UsageError, match="correction.features has 'colour'"):
         fit(model, ["a", "b"], shared(model, 2), 2, Recipe(features=("colour",)))
+
+
+def test_a_fit_to_few_trajectories_says_that_its_forecast_is_too_low(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(folder: Path) -> str:
+        trial, lines = lab(folder, steps=6, count=12), list[str]()
+        recipe = Recipe(parts=("local",), patches=(1,))
+        calls = Corrected(2, recipe).fitting(trial.setup, trial.start, lines.append)
+        answered_part(calls, trial.model, trial.prompts)
+        return " ".join(lines)
+
+    assert "12 trajectories are few" in said(tmp_path / "few")
+    monkeypatch.setattr(method, "_ENOUGH", 12)
+    assert "are few" not in said(tmp_path / "enough")
