@@ -19,10 +19,12 @@ from tiny_pipelines import ARGUMENTS, build
 import redi
 from redi.errors import UsageError
 from redi.knowledge_base import KnowledgeBase, Part
-from redi.methods.best import Best
+from redi.methods.best import Best, candidates
 from redi.methods.best.left_out import Allowance, folds_of, for_rows
 from redi.methods.dc import DCSolver
+from redi.methods.dode import DODE
 from redi.methods.few import Teacher
+from redi.methods.olss import OLSS
 from redi.methods.placed import Placed
 from redi.pipeline.fitting import reference_setup
 from redi.samplers import Ask
@@ -237,3 +239,10 @@ def test_what_cannot_work_is_said(recorded: tuple[Any, KnowledgeBase]) -> None:
     fitted(pipe, kb, calls=2, budget=few + 30)
     rows = Best(2, METHODS, budget=few + 30).bind(reference_setup(pipe, kb)).rows
     assert rows[-1].why == "beyond the budget" and rows[-1].calls <= 15
+
+
+def test_methods_compete_in_the_forms_that_err_least() -> None:
+    assert candidates.fitted("olss", 5, "oss") == OLSS(calls=5, levels="oss", states="visited")
+    assert candidates.fitted("dode", 5, "even") == DODE(
+        calls=5, levels="even", base="dpm_solver_pp"
+    )

@@ -19,6 +19,8 @@ BASES = ("ddim", "dpm_solver_pp", "unipc", "ipndm2", "ipndm")
 PLACEMENTS = ("even", "late0.6", "late1.4", "late1.8", "late2.3")
 #: and where they are searched, in a KB that stores all steps
 SEARCHED = "oss"
+#: the forms that err least: fitted on the states that the solver itself gets to, a better base
+_FORMS = {"olss": {"states": "visited"}, "dode": {"base": "dpm_solver_pp"}}
 
 
 def known() -> list[str]:
@@ -50,4 +52,5 @@ def fitted(name: str, calls: int, levels: str) -> Method:
         tried = dict.fromkeys([*STANDARD.levels, levels])
         return kind(calls, replace(STANDARD, levels=tuple(tried)))
     takes = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(calls=calls, **({"levels": levels} if "levels" in takes else {}))  # type: ignore[call-arg]
+    settings = {"levels": levels} if "levels" in takes else {}
+    return kind(calls=calls, **settings, **_FORMS.get(name, {}))  # type: ignore[call-arg]
