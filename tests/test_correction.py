@@ -344,7 +344,7 @@ def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
         fit(model, ["a", "b"], shared(model, 2), 2, Recipe(features=("colour",)))
 
 
-def test_a_fit_to_few_trajectories_says_that_its_forecast_is_too_low(
+def test_a_fit_to_few_trajectories_says_that_its_forecast_may_be_too_low(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(folder: Path) -> str:

@@ -34,7 +34,7 @@ from redi.methods.few.store import Cost, fitted_to
 from redi.methods.few.teacher import Teacher
 from redi.samplers import Calls, together
 
-#: trajectories from which on the forecast of a fit was found to hold within 2%
+#: with fewer trajectories left-out errors were found to be too low
 _ENOUGH = 100
 
 
@@ -86,8 +86,8 @@ class Corrected(FewLevels, Fitted):
             )
         if count < _ENOUGH:
             say(
-                f"{count} trajectories are few: the error that this fit forecasts is too "
-                "low (by 6 to 11% with 50, by 6 to 30% with 10, where it was measured); "
+                f"{count} trajectories are few: the error that this fit forecasts may be too low "
+                "(by up to 10% with 50 and 30% with 10, where it was measured); "
                 f"redi.fit(pipe, kb, calls={self.calls}) forecasts from whole runs"
             )
         if len({found.steps for found in plans}) > 1:
