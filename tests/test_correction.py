@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import answered, answered_part, lab, run_corrected, run_plain
+from running import answered, lab, run_corrected, run_plain
 from torch import Tensor
 
 from redi.data.noise import NoisePolicy
@@ -347,13 +347,7 @@ def test_what_cannot_be_fitted_is_refused(model: MixtureModel) -> None:
 def test_a_fit_to_few_trajectories_says_that_its_forecast_may_be_too_low(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def said(folder: Path) -> str:
-        trial, lines = lab(folder, steps=6, count=12), list[str]()
-        recipe = Recipe(parts=("local",), patches=(1,))
-        calls = Corrected(2, recipe).fitting(trial.setup, trial.start, lines.append)
-        answered_part(calls, trial.model, trial.prompts)
-        return " ".join(lines)
-
-    assert "12 trajectories are few" in said(tmp_path / "few")
+    setup = lab(tmp_path, steps=6, count=12).setup
+    assert "12 trajectories are few" in Corrected(2).report(setup)
     monkeypatch.setattr(method, "_ENOUGH", 12)
-    assert "are few" not in said(tmp_path / "enough")
+    assert Corrected(2).report(setup) is None

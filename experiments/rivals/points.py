@@ -35,6 +35,11 @@ def where(run: Run) -> Where:
     return SETTINGS.get(scale, f"guidance {scale:g}"), noise, run.config["kb"]["size"]
 
 
+def noises(noise: str) -> str:
+    """Which noises queries start from, in words."""
+    return "noises of the KB" if noise == "bank" else "unseen noises"
+
+
 def budgeted(run: Run) -> list[Point]:
     """The points of a run that a budget was set for."""
     budgets = run.config["correction"]["calls"]

@@ -84,12 +84,6 @@ class Corrected(FewLevels, Fitted):
                 f"{twins} of the {count} trajectories repeat the prompt and noise of another: they "
                 "are left out together"
             )
-        if count < _ENOUGH:
-            say(
-                f"{count} trajectories are few: the error that this fit forecasts may be too low "
-                "(by up to 10% with 50 and 30% with 10, where it was measured); "
-                f"redi.fit(pipe, kb, calls={self.calls}) forecasts from whole runs"
-            )
         if len({found.steps for found in plans}) > 1:
             say(f"Placing {self.calls} calls: {len(plans)} alternatives on {trials} trajectories")
         recipe = self.recipe
@@ -106,6 +100,16 @@ class Corrected(FewLevels, Fitted):
         found = yield from cost.of(self._fit(setup, chosen, start, recipe))
         found = replace(found, cost=cost)
         save_correction(self.path(setup), found, fitted_to(setup.needs_kb(self.name)))
+
+    def report(self, setup: Setup) -> Any:
+        count = len(setup.needs_kb(self.name))
+        if count >= _ENOUGH:
+            return None
+        return (
+            f"{count} trajectories are few: the error that this fit forecasts may be too low (by "
+            "up to 10% with 50 and 30% with 10, where it was measured); "
+            f"redi.fit(calls={self.calls}) forecasts from whole runs"
+        )
 
     def _fit(self, setup: Setup, chosen: Plan, start: Tensor, recipe: Recipe) -> Calls[Correction]:
         teacher, count = Teacher(setup, start), len(start)
