@@ -218,3 +218,10 @@ def test_one_recording_serves_several_key_steps(sd: Any, tmp_path: Path) -> None
                 made = sd(["a cat"], generator=redi.generators(kb, ids=[0]), **asked)
                 pictures.append(made.images)
         assert torch.equal(*map(torch.as_tensor, pictures))
+
+
+def test_a_recording_with_one_key_step_does_not_become_one_with_several(
+    sd: Any, whole: KnowledgeBase
+) -> None:
+    with pytest.raises(UsageError, match=r"key_steps: KB has \[1\], the pipeline \[1, 2\]"):
+        recorded(sd, PROMPTS, whole.root, key_step=[1, 2])

@@ -65,9 +65,10 @@ class Recording:
             "stored_steps": self.steps,
             "store_history": self.history,
         }
+        usual = {}
         if len(keys) > 1:
-            stored["key_steps"] = keys
-        self.call |= schedule_identity(sampler) | Identity(stored)
+            stored["key_steps"], usual["key_steps"] = keys, keys[:1]
+        self.call |= schedule_identity(sampler) | Identity(stored, usual)
         self.check(self.call)
         return Full().bind(setup)
 
