@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from experiments import claims, judgement, printed_claims
 from experiments.rivals import points, printed, results
+from redi.report.runs import load_runs
 
 ROOT = Path(claims.__file__).resolve().parent
 
@@ -98,3 +101,47 @@ def test_the_committed_rivals_are_those_of_the_committed_results():
     assert (ROOT / "rivals" / "table.md").read_text() == table
     pictures = results.picture_tables(points.pictured())
     assert (ROOT / "rivals" / "pictures.md").read_text() == pictures
+
+
+def test_what_the_pages_say_of_the_main_job_is_what_it_measured():
+    (run,) = load_runs(ROOT / "main")
+    redi, plain, jump = (run.first(name) for name in ("redi", "plain", "jump"))
+    told = [f"{p.mean('psnr'):.1f}" for p in (redi, plain, jump)]
+    clip = " against ".join(f"{p.mean('clip_score'):.1f}" for p in (redi, plain))
+    page = (ROOT / "README.md").read_text()
+    assert f"(PSNR to full {told[0]} against {told[1]} dB, CLIP score {clip})" in page
+    assert f"({told[2]} dB)" in page
+
+
+def test_the_table_of_few_calls_is_that_of_the_committed_rivals():
+    rows = pq.read_table(ROOT / "rivals" / "points.parquet").to_pylist()
+    where = ("hard", "unseen", 192)
+    found = defaultdict(dict)
+    for one in rows:
+        if (one["setting"], one["noise"], one["trajectories"]) == where:
+            found[one["method"]][one["calls"]] = one["latent_error_converged"]
+            if not one["fitted"]:
+                best = found["best plain"]
+                least = min(best.get(one["calls"], 9.0), one["latent_error_converged"])
+                best[one["calls"]] = least
+    page = (ROOT.parent / "README.md").read_text()
+    for title, name in (
+        ("DPM-Solver++ 2M", "dpm_solver_pp"),
+        ("the best plain sampler, chosen on the queries", "best plain"),
+        ("D-ODE on DPM-Solver++ and OSS levels", "dode:base=dpm_solver_pp:levels=oss"),
+        ("OLSS on visited states and OSS levels", "olss:levels=oss:states=visited"),
+        ("**retrieval-corrected**", "corrected"),
+    ):
+        numbers = [f"{found[name][calls]:.3f}"[1:] for calls in (3, 4, 5, 6, 8, 10)]
+        told = [f"**{n}**" if name == "corrected" else n for n in numbers]
+        assert f"| {title} | {' | '.join(told)} |" in page
+
+
+def test_the_ratios_of_the_rivals_page_are_those_of_its_table():
+    folder = ROOT / "rivals"
+    made = (folder / "table.md").read_text().replace("0.", ".")
+    page = (folder / "README.md").read_text().splitlines()
+    rows = [line for line in page if line.startswith(("| 2.5", "| 7.5"))]
+    told = [cell for row in rows for cell in re.findall(r"\d?\.\d\d \[[^]]*\]", row)]
+    assert len(told) == 17
+    assert [cell for cell in told if f"| {cell} (" not in made] == []
