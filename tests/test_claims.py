@@ -99,7 +99,7 @@ def test_the_committed_rivals_are_those_of_the_committed_results():
         assert {"latent_error_median", "latent_error_p90", "fit_calls", "fit_numbers"} <= set(one)
     table = results.table(sorted(rows, key=results.order), results.comparisons(found, rows))
     assert (ROOT / "rivals" / "table.md").read_text() == table
-    pictures = results.picture_tables(points.pictured())
+    pictures = results.picture_tables(points.runs("clip_score"))
     assert (ROOT / "rivals" / "pictures.md").read_text() == pictures
 
 

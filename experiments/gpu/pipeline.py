@@ -94,12 +94,17 @@ class Speed:
             return min(seconds(work) for _ in range(self.size.repeats))
 
         own, found = self.pipe.unet.dtype, dict[str, float]()
-        ways = [(own, ""), (torch.bfloat16, ""), (torch.bfloat16, "channels last")]
-        for dtype, how in [*ways, (own, "channels last"), (own, "channels last, compiled")]:
+        half, last, compiled = torch.bfloat16, "channels last", "compiled"
+        for dtype, *how in (
+            (own,),
+            (half,),
+            (half, last),
+            (own, last),
+            (own, last, compiled),
+        ):
             self.pipe.to(dtype)
-            prepare(self.pipe.unet, "channels" in how, "compiled" in how)
-            name = str(dtype).removeprefix("torch.")
-            found[f"{name}, {how}" if how else name] = run()
+            prepare(self.pipe.unet, last in how, compiled in how)
+            found[", ".join([str(dtype).removeprefix("torch."), *how])] = run()
         return Row(", ".join(f"{name} {spent:.2f} s" for name, spent in found.items()))
 
     def _reset(self) -> None:

@@ -66,9 +66,8 @@ def errors_plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def growth_plot(rows: Sequence[dict[str, Any]], path: Path, calls: int = 5) -> None:
     """Error over the number of trajectories, on unseen noises at the hard setting."""
-    mine = [
-        r for r in rows if r["calls"] == calls and _at(r, ("hard", "unseen", r["trajectories"]))
-    ]
+    here = [r for r in rows if (r["setting"], r["noise"]) == ("hard", "unseen")]
+    mine = [r for r in here if r["calls"] == calls]
     lines: dict[str, dict[int, float]] = defaultdict(dict)
     for one in mine:
         lines[one["method"]][one["trajectories"]] = one[ERROR]

@@ -18,14 +18,9 @@ CORRECTED = "corrected"
 Where = tuple[str, str, int]  # setting, noise, trajectories
 
 
-def runs() -> list[Run]:
-    """Every finished run that is held against a converged one."""
-    return [run for run in load_runs(HERE) if any(ERROR in p.values for p in run.points)]
-
-
-def pictured() -> list[Run]:
-    """Every finished run whose pictures were measured."""
-    return [run for run in load_runs(HERE) if any("clip_score" in p.values for p in run.points)]
+def runs(column: str = ERROR) -> list[Run]:
+    """The finished runs that have a column; by default those held against a converged run."""
+    return [run for run in load_runs(HERE) if any(column in p.values for p in run.points)]
 
 
 def where(run: Run) -> Where:

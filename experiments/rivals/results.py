@@ -21,7 +21,6 @@ from experiments.rivals.points import (
     Where,
     budgeted,
     noises,
-    pictured,
     printed_rows,
     row,
     runs,
@@ -117,7 +116,7 @@ def main() -> None:
     rows.sort(key=order)
     write_rows(rows, HERE / "points.parquet")
     (HERE / "table.md").write_text(table(rows, comparisons(found, rows)), "utf-8")
-    (HERE / "pictures.md").write_text(picture_tables(pictured()), "utf-8")
+    (HERE / "pictures.md").write_text(picture_tables(runs("clip_score")), "utf-8")
     errors_plot(rows, HERE / "errors.png")
     growth_plot(rows, HERE / "growth.png")
     print(f"{len(rows)} points of {len(found)} runs: experiments/rivals/points.parquet")
