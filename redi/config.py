@@ -48,9 +48,9 @@ class ModelConfig:
     #: rows per network call, the last ones padded; part of a KB's identity, since rounding may
     #: depend on it. Searches for levels ask for 16 rows at a time, so many more are wasted there
     batch_size: int = within(16, 1)
-    #: keep the network's weights in the memory order channels_last (faster convolutions on GPUs)
+    #: keep the network's weights in the memory order channels_last
     channels_last: bool = False
-    #: run the network by torch.compile: a minute or more before the first call, faster from then on
+    #: run the network by torch.compile, which takes a minute or more before the first call
     compile: bool = False
 
 
