@@ -6,13 +6,18 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from redi.data.noise import NoisePolicy
+from redi.data.pixels import to_tensor
+from redi.embedded.captions import sample, say_all
 from redi.errors import UsageError
 from redi.methods.conformal import breaking_points, calibrate, choose, evaluate_skip, failures
 from redi.methods.corrected import Recipe
+from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
+from redi.metrics.psnr import psnr
 from redi.models.mixture import SCHEDULE, MixtureModel
 from redi.retrieval import ESTIMATORS, WEIGHTS
 from redi.samplers import build_sampler
@@ -33,6 +38,7 @@ from redi.theory.corrected_block import corrected_block
 from redi.theory.correlation import correlation
 from redi.theory.displacement import pair_bounds
 from redi.theory.jump import Keys
+from redi.theory.losses import picture_losses
 from redi.theory.multistep import multistep
 from redi.theory.neighbours import nearest
 from redi.theory.observe import observe
@@ -409,6 +415,49 @@ def test_study_is_plain_json_with_figures(model, prompts, tmp_path):
     assert {row["form"] for row in rows} == set(FORMS)
     assert set(block["conformal"]["ddim"]["scores"]) == {"key_distance", "fit_residual", "plug_in"}
     assert len(list(tmp_path.glob("*.png"))) == 7 and "0 violations" in lines[0]
+
+
+def distance_of_pictures(full, jumped, rows):
+    assert len(rows) == len(full)
+    return (full.double() - jumped.double()).flatten(1).norm(dim=1)
+
+
+def test_losses_follow_their_own_query(model, prompts):
+    """A loss that is the distance of pictures, in batches of 7 of 20."""
+    config = replace(CONFIG, batch_size=7)
+    losses = {"distance": distance_of_pictures}
+    found = observe(model, "pndm", prompts[:20], prompts[60:160], config, losses)
+    for jumps in found.by_estimator.values():
+        for jump in jumps.values():
+            assert torch.allclose(jump.losses["distance"], jump.picture_error, rtol=1e-12)
+
+
+def test_study_correlates_with_what_pictures_lose(model, prompts):
+    config = replace(CONFIG, value_steps=(10,), correction_calls=())
+    losses = {
+        "distance": distance_of_pictures,
+        "nothing": lambda full, jumped, rows: full[:, 0, 0, 0] * 0,
+    }
+    block = run_study(model, ["pndm"], prompts[:40], prompts[60:160], config, losses=losses)
+    found = block["plug_in"]["pndm"]["10"]["picture_correlation"]
+    assert found["distance"]["final_error"]["spearman"] > 0.8
+    assert set(found["distance"]) > set(block["plug_in"]["pndm"]["10"]["correlation"])
+    assert found["nothing"]["key_distance"] == {"spearman": None, "pearson": None}
+
+
+def test_losses_of_pictures_are_those_of_the_metrics():
+    drawn = [sample("query", index, seed=3) for index in range(4)]
+    full = to_tensor(np.stack([scene.render(rng) for scene, rng in drawn]))
+    prompts = [say_all(scene).caption() for scene, _ in drawn]
+    judge = Evaluator.load(EMBEDDED_EVALUATOR)
+    losses = picture_losses(judge)
+    assert set(losses) == {"psnr", "ssim", "clip_score"}
+    other = full.flip(0)
+    assert torch.equal(losses["psnr"](full, other, prompts), -psnr(full, other))
+    assert losses["ssim"](full, full, prompts) == pytest.approx(torch.zeros(4), abs=1e-12)
+    wrong = losses["clip_score"](full, other, prompts)
+    assert (wrong > 5).all() and (losses["clip_score"](full, full, prompts) == 0).all()
+    assert set(picture_losses()) == {"psnr", "ssim"}
 
 
 def test_study_refuses_what_it_cannot_check(model, prompts):

@@ -178,6 +178,13 @@ def plug_in_block(
             "correlation": {
                 name: correlation(values[held_out], actual) for name, values in predictors.items()
             },
+            "picture_correlation": {
+                loss: {
+                    name: correlation(values[held_out], lost[held_out])
+                    for name, values in {**predictors, "final_error": final_error(jump)}.items()
+                }
+                for loss, lost in jump.losses.items()
+            },
         }
     return block
 

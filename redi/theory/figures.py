@@ -15,6 +15,7 @@ from torch import Tensor
 from redi.theory.bounds import PlugIn
 from redi.theory.certificate import certificate, step_map_certificate
 from redi.theory.corrected import CorrectedRecord, corrected_bound
+from redi.theory.losses import LOSS_TITLES
 from redi.theory.observe import Observation
 
 TITLES = {
@@ -209,7 +210,14 @@ def _coverage(plug_in: Mapping[str, Any], path: Path) -> None:
 
 
 def _correlation(plug_in: Mapping[str, Any], path: Path) -> None:
-    figure, axes = _panels(list(plug_in), "Spearman correlation", "value step $v$")
+    first = next(iter(next(iter(plug_in.values())).values()))
+    targets = {"final error": ("correlation",)} | {
+        f"loss of {LOSS_TITLES.get(loss, loss)}": ("picture_correlation", loss)
+        for loss in first["picture_correlation"]
+    }
+    size = (max(3.3 * len(plug_in) + 0.4, 6.5), 2.6 * len(targets) + 1)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(targets), len(plug_in), sharex=True, sharey=True, squeeze=False)
     styles = {
         "certificate_lipschitz": (BLUE, "x--"),
         "certificate_step_map": (BLUE, "o-"),
@@ -218,16 +226,32 @@ def _correlation(plug_in: Mapping[str, Any], path: Path) -> None:
         "key_distance": (GREEN, "^--"),
         "fit_residual": (ORANGE, "d--"),
     }
-    for axis, by_step in zip(axes, plug_in.values(), strict=True):
+    for column, (sampler, by_step) in enumerate(plug_in.items()):
         steps = [int(v) for v in by_step]
-        for name, (colour, style) in styles.items():
-            values = [by_step[str(v)]["correlation"][name]["spearman"] for v in steps]
-            shown = [float("nan") if value is None else value for value in values]
-            label = name.replace("_", " ").replace("plug in", "plug-in")
-            axis.plot(steps, shown, style, color=colour, markersize=4, label=label)
-        axis.axhline(0, color="black", linewidth=0.8)
-    _legend(figure, axes[0], 3)
-    _save(figure, path, "Which number predicts the final error of a query?")
+        for axis, (target, path_of) in zip(grid[:, column], targets.items(), strict=True):
+            for name, (colour, style) in styles.items():
+                values = [_within(by_step[str(v)], path_of)[name]["spearman"] for v in steps]
+                shown = [float("nan") if value is None else value for value in values]
+                label = name.replace("_", " ").replace("plug in", "plug-in")
+                axis.plot(steps, shown, style, color=colour, markersize=4, label=label)
+            axis.axhline(0, color="black", linewidth=0.8)
+            axis.grid(True, color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if column == 0:
+                axis.set_ylabel(f"Spearman correlation\nwith the {target}")
+        grid[0, column].set_title(TITLES[sampler], fontsize=11)
+        grid[-1, column].set_xlabel("value step $v$")
+    _legend(figure, grid[0, 0], 3)
+    _save(figure, path, "Which number predicts what a jump costs a query?")
+
+
+def _within(block: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
+    """A block inside of nested blocks."""
+    for key in keys:
+        block = block[key]
+    return block
 
 
 def _order(order: Mapping[str, Any], path: Path) -> None:

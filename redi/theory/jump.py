@@ -6,7 +6,7 @@ the history term: a resumed multistep method combines other predictions than the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from redi.retrieval import ESTIMATORS, WEIGHTS, Jump
 from redi.theory.fleet import Fleet, norms
+from redi.theory.losses import Loss
 from redi.theory.multistep import Update, multistep
 
 
@@ -109,6 +110,7 @@ class JumpRecord:
     rounding: Tensor  # (n, Q)
     final_norm: Tensor  # (Q,) ||y_N|| of the full run
     picture_error: Tensor  # (Q,) ||D(x_N) - D(x^_N)||
+    losses: Mapping[str, Tensor]  # (Q,) of the picture, by metric
     final_alpha: float
 
     @property
@@ -164,7 +166,7 @@ class JumpRecorder:
         self.rounding.append((self.queries.rounding + self.resumed.rounding).cpu())
         self.distance.append(self._distance())
 
-    def record(self, picture_error: Tensor) -> JumpRecord:
+    def record(self, picture_error: Tensor, losses: Mapping[str, Tensor]) -> JumpRecord:
         """Everything observed; both runs have to be at the end."""
         empty = torch.zeros(0, len(self.queries), dtype=torch.float64)
         secant, growth, history, rounding = (
@@ -184,6 +186,7 @@ class JumpRecorder:
             rounding,
             norms(self.queries.y).cpu(),
             picture_error,
+            losses,
             float(self.queries.sampler.levels.alpha[-1]),
         )
 
@@ -200,10 +203,19 @@ class JumpRecorder:
         return full.apply(start, true) - update.apply(start, held)
 
 
-def picture_errors(decode: Callable[[Tensor], Tensor], full: Fleet, resumed: Fleet) -> Tensor:
-    """Euclidean distance (Q,) of the decoded pictures, `batch_size` pictures at a time."""
-    errors = []
+def picture_errors(
+    decode: Callable[[Tensor], Tensor],
+    full: Fleet,
+    resumed: Fleet,
+    losses: Mapping[str, Loss],
+    prompts: Sequence[str],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Euclidean distance (Q,) of the decoded pictures, and their losses; by batches."""
+    errors: list[Tensor] = []
+    lost: dict[str, list[Tensor]] = {name: [] for name in losses}
     for rows, _ in full.batches():
-        wanted, got = (decode(fleet.state.latents[rows]).double() for fleet in (full, resumed))
-        errors.append(norms(wanted - got).cpu())
-    return torch.cat(errors)
+        wanted, got = (decode(fleet.state.latents[rows]) for fleet in (full, resumed))
+        errors.append(norms(wanted.double() - got.double()).cpu())
+        for name, loss in losses.items():
+            lost[name].append(loss(wanted, got, prompts[rows]).cpu())
+    return torch.cat(errors), {name: torch.cat(parts) for name, parts in lost.items()}

@@ -17,6 +17,7 @@ from redi.theory.certificate import perturbations
 from redi.theory.config import TheoryConfig
 from redi.theory.fleet import Fleet, predictors_of
 from redi.theory.jump import JumpRecord, JumpRecorder, Keys, picture_errors
+from redi.theory.losses import NO_LOSSES, Loss
 from redi.theory.multistep import multistep
 from redi.theory.neighbours import at_random, nearest
 from redi.theory.pairs import PairRecord, PairRecorder
@@ -55,6 +56,7 @@ def observe(
     queries: Sequence[str],
     kb_prompts: Sequence[str],
     config: TheoryConfig,
+    losses: Mapping[str, Loss] = NO_LOSSES,
 ) -> Observation:
     """Run queries and KB prompts from the shared noise, side by side.
 
@@ -117,7 +119,7 @@ def observe(
         {
             estimator: {
                 jump.value_step: jump.record(
-                    picture_errors(model.decode, query_fleet, jump.resumed)
+                    *picture_errors(model.decode, query_fleet, jump.resumed, losses, queries)
                 )
                 for jump in jumps
                 if jump.estimator == estimator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from redi.theory.config import TheoryConfig
 from redi.theory.corrected import CorrectedRecord
 from redi.theory.corrected_block import corrected_block
 from redi.theory.figures import draw_corrected, draw_figures
+from redi.theory.losses import NO_LOSSES, Loss
 from redi.theory.observe import Observation, observe
 from redi.theory.order import Order, convergence_order
 
@@ -40,6 +41,7 @@ def run_study(
     config: TheoryConfig,
     progress: Progress = print,
     out_dir: Path | None = None,
+    losses: Mapping[str, Loss] = NO_LOSSES,
 ) -> dict[str, Any]:
     """Check certificate, known constant, order, plug-in bounds, adaptive skip, corrections.
 
@@ -54,6 +56,7 @@ def run_study(
         kb_prompts: at least `config.neighbours` prompts.
         progress: called with one line per finished part.
         out_dir: folder for the figures (made if missing); None draws none.
+        losses: of pictures, that bounds and distances are correlated with too.
 
     Returns:
         The block `"theory"` of results.json, plain numbers only.
@@ -78,7 +81,7 @@ def run_study(
     constants: dict[str, list[PlugIn]] = {}
     orders: dict[str, Order] = {}
     for name in sampler_names:
-        seen[name] = here = observe(model, name, queries, kb_prompts, config)
+        seen[name] = here = observe(model, name, queries, kb_prompts, config, losses)
         constants[name] = [
             estimate_constants(here.pairs, here.jumps, calibration, quantile)
             for quantile in config.quantiles

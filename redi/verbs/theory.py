@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from redi.files import write_json
+from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
 from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
 from redi.models.noise_form import NoiseForm
 from redi.theory.config import TheoryRunConfig
+from redi.theory.losses import NO_LOSSES, picture_losses
 from redi.theory.study import run_study, split_prompts
 from redi.verbs.assemble import model_from, prompts_from
 from redi.verbs.folders import check_folder
@@ -60,6 +62,7 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
     """Run the study and write `results.json` beside the figures."""
     start, folder = time.time(), Path(config.run_dir)
     check_folder("run_dir", folder)
+    losses = NO_LOSSES
     if config.model.kind == "analytic":
         mixture = MixtureModel(guidance_scale=config.guidance_scale)
         model: DiffusionModel = mixture
@@ -70,8 +73,10 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
             list(dict.fromkeys(prompts_from(config.data, kind, count).texts))
             for kind, count in (("query", config.queries), ("kb", config.entries))
         )
+        scenes = config.data.name == "scenes"
+        losses = picture_losses(Evaluator.load(EMBEDDED_EVALUATOR) if scenes else None)
     block = run_study(
-        model, config.samplers, queries, entries, config.theory, console.print, folder
+        model, config.samplers, queries, entries, config.theory, console.print, folder, losses
     )
     write_json(
         folder / "results.json",
