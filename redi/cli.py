@@ -37,6 +37,8 @@ redi: learning-free diffusion inference by trajectory retrieval, measured honest
                                    sampling (pip install 'redi[demo]')
   redi doctor                      what is installed and found here, and what is missing for what
   redi report DIR                  tables, plots, summary and an HTML page of a run or sweep
+  redi collect DIR OUT             a sweep's results in four files, to commit or to hand on; reports
+                                   read OUT as they read DIR
 
 Keys people change first:
   sampler=ddim|pndm|pndm_prk|dpm_solver|dpm_solver_pp|dpm_solver_single|unipc|deis|euler|heun
@@ -56,7 +58,7 @@ Keys people change first:
 
 VERBS = (
     *("run", "experiments", "kb", "evaluate", "train", "theory", "calibrate", "methods"),
-    *("report", "doctor", "demo", "plan"),
+    *("report", "collect", "doctor", "demo", "plan"),
 )
 CALIBRATION = "experiment=calibration"
 
@@ -87,6 +89,8 @@ def main() -> None:
     try:
         if verb == "report":
             _report(rest)
+        elif verb == "collect":
+            _collect(rest)
         elif verb == "experiments":
             _experiments(rest)
         elif verb == "methods":
@@ -343,6 +347,16 @@ def _report(arguments: list[str]) -> None:
     page = html_report(root)
     console.print(f"Summary: {root}")
     console.print(f"To be opened in a browser: {page}")
+
+
+def _collect(arguments: list[str]) -> None:
+    from redi.report.collected import collect
+
+    if len(arguments) != 2:
+        _fail("collect takes two directories: redi collect DIR OUT")
+    root, out = map(Path, arguments)
+    runs = collect(root, out)
+    _console().print(f"{len(runs)} runs in {out}", markup=False)
 
 
 if __name__ == "__main__":

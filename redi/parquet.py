@@ -21,7 +21,12 @@ _KINDS = {
 
 
 def read_columns(path: Path, needed: Mapping[str, str], fix: str) -> dict[str, list[Any]]:
-    """All columns of a table; those in `needed` are there, of their kind and without gaps.
+    """All columns of a table, as `read_table` checks it."""
+    return read_table(path, needed, fix).to_pydict()
+
+
+def read_table(path: Path, needed: Mapping[str, str], fix: str) -> pa.Table:
+    """A table; the columns in `needed` are there, of their kind and without gaps.
 
     Kinds are text, number and bytes. A `UsageError` names a file that is something else.
     """
@@ -39,7 +44,7 @@ def read_columns(path: Path, needed: Mapping[str, str], fix: str) -> dict[str, l
             table = file.read(use_threads=False)
             if gaps := [name for name in needed if table[name].null_count]:
                 raise ValueError(f"column {gaps[0]} has gaps")
-            return table.to_pydict()
+            return table
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{str(path)!r} is damaged ({reason}): {fix}") from None

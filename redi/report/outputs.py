@@ -17,17 +17,11 @@ from redi.report.loggers import log_point
 from redi.report.markdown import markdown_report
 from redi.report.pareto import headline, pareto_figure, shown_samplers
 from redi.report.pictures import DRAWS, PER_IMAGE
-from redi.report.points import write_points
-from redi.report.runs import RESULTS, Run, load_run
+from redi.report.points import POINTS, write_points
+from redi.report.runs import RESULTS, SHEET, Run, load_run
 from redi.report.sections import run_sections
 
-CONFIG, POINTS, TABLE, FRONT, SHEET = (
-    "config.yaml",
-    "points.parquet",
-    "table.md",
-    "pareto.png",
-    "sheet.png",
-)
+CONFIG, TABLE, FRONT = "config.yaml", "table.md", "pareto.png"
 LOGGED = "logs/logged.json"  # the loggers that have the run in full
 
 

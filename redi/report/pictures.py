@@ -8,28 +8,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from redi.parquet import read_columns
+from redi.parquet import read_table
 
 PER_IMAGE, DRAWS = "per_image.parquet", "draws.parquet"
-_PER_IMAGE = {"entry": "text", "query": "number", "noise": "number", "prompt": "text"}
-_DRAWS = {"entry": "text", "quality": "text", "value": "number"}
+RUN = "run"  # the column that says, in a collection, which run a row is of
+_NEEDED = {
+    PER_IMAGE: {"entry": "text", "query": "number", "noise": "number", "prompt": "text"},
+    DRAWS: {"entry": "text", "quality": "text", "value": "number"},
+}
 _FIX = "run the evaluation again"
 
 
 class Pictures:
-    """`per_image.parquet` and `draws.parquet` of a run directory, read when first asked."""
+    """`per_image.parquet` and `draws.parquet` of a run, read when first asked.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    In the folder of a collection they are the rows of the run `name`.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder, self.name = folder, name
 
     def __bool__(self) -> bool:
-        return (self.folder / PER_IMAGE).is_file()
+        return self.table(PER_IMAGE) is not None if self.name else self._path(PER_IMAGE).is_file()
+
+    def table(self, file: str) -> pa.Table | None:
+        """The run's rows of one of the two files, None where it has none."""
+        if not self._path(file).is_file():
+            return None
+        needed = _NEEDED[file] if self.name is None else {RUN: "text", **_NEEDED[file]}
+        table = read_table(self._path(file), needed, _FIX)
+        if self.name is None:
+            return table
+        table = table.filter(pc.equal(table[RUN], self.name)).drop_columns(RUN)
+        empty = [n for n in table.column_names if table[n].null_count == len(table)]
+        return table.drop_columns(empty) if len(table) else None
+
+    def _path(self, file: str) -> Path:
+        return self.folder / file
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Every column, rows in the order of the file."""
-        return read_columns(self.folder / PER_IMAGE, _PER_IMAGE, _FIX)
+        table = self.table(PER_IMAGE)
+        return {} if table is None else table.to_pydict()
 
     @cached_property
     def rows(self) -> dict[str, dict[tuple[int, int], int]]:
@@ -63,10 +87,10 @@ class Pictures:
 
     @cached_property
     def _draws(self) -> dict[tuple[str, str], np.ndarray]:
-        path = self.folder / DRAWS
+        table = self.table(DRAWS)
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        if path.is_file():
-            columns = read_columns(path, _DRAWS, _FIX)
+        if table is not None:
+            columns = table.to_pydict()
             names = ("entry", "quality", "value")
             for entry, quality, value in zip(*(columns[name] for name in names), strict=True):
                 found[entry, quality].append(value)

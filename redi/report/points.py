@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from redi.report.labels import method_label, significant, with_margin
 from redi.text import csv_cell
 
+POINTS = "points.parquet"
 _BOUNDS = ("_low", "_high")
 _TIMING = ("seconds_", "speedup")
 

@@ -1,4 +1,4 @@
-"""A finished run: `results.json` as typed points, with its pictures' table beside it."""
+"""Finished runs, from their own directories or from a collection, as typed points with pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from redi.report.pictures import Pictures
 from redi.report.points import Point, is_finite, read_point
 
 SCHEMA = 2
-RESULTS = "results.json"
+RESULTS, SHEET = "results.json", "sheet.png"
+COLLECTED, COLLECTION = "runs.json", 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Run:
     reference: dict[str, Any]
     points: tuple[Point, ...]
     pictures: Pictures = field(compare=False)
+    sheet: Path | None = None
 
     def first(self, method: str) -> Point | None:
         """The first point of a method."""
@@ -43,27 +45,105 @@ class Run:
         return float(value) if is_finite(value) else None
 
 
+@dataclass(frozen=True)
+class Found:
+    """The results of a run as they were read; `name` is its path below the folder asked for."""
+
+    name: str
+    folder: Path
+    content: Any
+    pictures: Pictures = field(compare=False)
+    sheet: Path | None = None
+    #: how errors name where it stands
+    path: Path | None = None
+
+
 def find_runs(root: Path) -> list[Path]:
     """Run directories at or below `root`, sorted; a directory without results is still running.
 
     Raises UsageError where there is none.
     """
+    found = _folders(root)
+    if not found:
+        raise _no_runs(root)
+    return found
+
+
+def find_results(root: Path) -> list[Found]:
+    """Every finished run at or below `root`, those of collections too.
+
+    A run directory goes before a collected run of the same name. Raises UsageError where there is
+    no run.
+    """
+    found = {}
+    for folder in _folders(root):
+        one = _in_folder(folder, folder.relative_to(root).as_posix())
+        found[one.name] = one
+    for path in sorted(root.rglob(COLLECTED)):
+        for one in _in_collection(path, path.parent.relative_to(root)):
+            found.setdefault(one.name, one)
+    if not found:
+        raise _no_runs(root)
+    return [found[name] for name in sorted(found)]
+
+
+def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UsageError(f"directory {str(root)!r} does not exist: give one that holds runs")
-    found = sorted(path.parent for path in root.rglob(RESULTS) if _holds_points(path))
-    if not found:
-        raise UsageError(
-            f"directory {str(root)!r} holds no {RESULTS}: give the directory of a finished run "
-            "or of a sweep"
-        )
-    return found
+    return sorted(path.parent for path in root.rglob(RESULTS) if _holds_points(path))
+
+
+def _no_runs(root: Path) -> UsageError:
+    return UsageError(
+        f"directory {str(root)!r} holds no {RESULTS}: give the directory of a finished run "
+        "or of a sweep"
+    )
 
 
 def load_runs(root: Path) -> list[Run]:
     """Every finished run at or below `root`, named by its path below it."""
-    experiment, found = root.resolve().name, find_runs(root)
-    names = [experiment if p == root else p.relative_to(root).as_posix() for p in found]
-    return [load_run(p, name, experiment) for p, name in zip(found, names, strict=True)]
+    return [read_run(found, root.resolve().name) for found in find_results(root)]
+
+
+def load_run(folder: Path, name: str | None = None, experiment: str | None = None) -> Run:
+    """Read a finished run, named `name` (by default as its directory).
+
+    Raises UsageError for a directory without results, another schema, and a malformed point.
+    """
+    if not (folder / RESULTS).is_file():
+        raise UsageError(
+            f"run directory {str(folder)!r} holds no {RESULTS}: give the directory of a run that "
+            "has finished"
+        )
+    told = name if name is not None else folder.resolve().name
+    return read_run(_in_folder(folder, told), experiment or told)
+
+
+def _in_folder(folder: Path, name: str) -> Found:
+    content, sheet = read_json(folder / RESULTS, "results file"), folder / SHEET
+    shown = sheet if sheet.is_file() else None
+    return Found(name, folder, content, Pictures(folder), shown, folder / RESULTS)
+
+
+def _in_collection(path: Path, below: Path) -> list[Found]:
+    content = read_json(path, "collection of runs")
+    schema = content.get("schema") if isinstance(content, dict) else None
+    runs = content.get("runs") if isinstance(content, dict) else None
+    if schema != COLLECTION or not isinstance(runs, list):
+        raise UsageError(
+            f"schema={schema!r} in {str(path)!r} is unknown, this version reads schema "
+            f"{COLLECTION}: collect the runs again"
+        )
+    found, folder = [], path.parent
+    for run in runs:
+        if not isinstance(run, dict) or not isinstance(run.get("name"), str):
+            raise UsageError(f"{str(path)!r} has a run without a name: collect the runs again")
+        name = run["name"]
+        shown = folder / SHEET if content.get("sheet") == name else None
+        kept = {key: value for key, value in run.items() if key != "name"}
+        told = (below / name).as_posix()
+        found.append(Found(told, folder, kept, Pictures(folder, name), shown, path))
+    return found
 
 
 def _holds_points(path: Path) -> bool:
@@ -72,18 +152,12 @@ def _holds_points(path: Path) -> bool:
     return isinstance(content, dict) and "theory" not in content
 
 
-def load_run(folder: Path, name: str | None = None, experiment: str | None = None) -> Run:
-    """Read a finished run, named `name` (by default as its directory).
+def read_run(found: Found, experiment: str) -> Run:
+    """The results of a run as typed points; it goes by its name, or by that of the experiment.
 
-    Raises UsageError for a directory without results, another schema, and a malformed point.
+    Raises UsageError for another schema and a malformed point.
     """
-    path = folder / RESULTS
-    if not path.is_file():
-        raise UsageError(
-            f"run directory {str(folder)!r} holds no {RESULTS}: give the directory of a run that "
-            "has finished"
-        )
-    content = read_json(path, "results file")
+    content, path = found.content, found.path or found.folder
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise UsageError(
@@ -106,10 +180,10 @@ def load_run(folder: Path, name: str | None = None, experiment: str | None = Non
         raise refuse("points", points, "a list of at least one point")
     if not isinstance(settings, list) or not all(isinstance(s, str) for s in settings):
         raise refuse("settings", settings, "a list of column names")
-    told = name if name is not None else folder.resolve().name
+    told = experiment if found.name == "." else found.name
     return Run(
         told,
-        folder,
+        found.folder,
         group("provenance"),
         group("config"),
         group("reference"),
@@ -117,11 +191,12 @@ def load_run(folder: Path, name: str | None = None, experiment: str | None = Non
             read_point(
                 point,
                 settings,
-                experiment or told,
+                experiment,
                 told,
                 lambda field, value, wanted, i=i: refuse(f"points[{i}]{field}", value, wanted),
             )
             for i, point in enumerate(points)
         ),
-        Pictures(folder),
+        found.pictures,
+        found.sheet,
     )

@@ -128,8 +128,7 @@ def _styles(runs: Sequence[Run]) -> list[Block]:
 
 
 def _sheets(runs: Sequence[Run]) -> list[Block]:
-    found = [(run.name, run.folder / "sheet.png") for run in runs]
-    found = [(name, path) for name, path in found if path.is_file()]
+    found = [(run.name, run.sheet) for run in runs if run.sheet is not None]
     return [Sheets(found)] if found else []
 
 

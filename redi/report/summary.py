@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from redi.files import write_durably
 from redi.report.markdown import markdown_report
-from redi.report.points import write_csv, write_points
+from redi.report.points import POINTS, write_csv, write_points
 from redi.report.runs import load_runs
 from redi.report.sections import report_sections
 
@@ -28,7 +28,7 @@ def summarise(root: Path) -> Summary:
     """
     runs = load_runs(root)
     points = [point for run in runs for point in run.points]
-    paths = Summary(root / "points.parquet", root / "summary.csv", root / "summary.md")
+    paths = Summary(root / POINTS, root / "summary.csv", root / "summary.md")
     write_durably(paths.points, lambda temporary: write_points(points, temporary))
     write_durably(paths.csv, lambda temporary: write_csv(points, temporary))
     text = markdown_report("Summary", report_sections(runs), root)
