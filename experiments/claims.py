@@ -1,6 +1,6 @@
 """Every claim of the paper with a verdict.
 
-`python -m experiments.claims` writes claims.json and claims.md from the experiments' results. A
+`python -m experiments.pages` writes claims.json and claims.md from the experiments' results. A
 claim about equal quality is one of non-inferiority: the paired 95% interval of the loss against
 full sampling, over prompts, has to stay within a margin that was stated before (0.5 of CLIP score,
 2 points of fidelity in everything said, 5% of full sampling's FD-scene). It is refuted where the
@@ -10,9 +10,7 @@ than another is confirmed or refuted where the interval of the paired difference
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from experiments.judgement import (
@@ -41,7 +39,7 @@ from experiments.judges import (
     unsaid,
 )
 from experiments.printed_claims import printed
-from redi.report.runs import Run, load_runs
+from redi.report.runs import COLLECTED, Run, load_runs
 
 ROOT = Path(__file__).resolve().parent
 _ORDER = (CONFIRMED, PARTLY, UNDECIDED, REFUTED)
@@ -87,7 +85,7 @@ def claims() -> list[Claim]:
     """All of them, from the experiments that are there."""
     found = list(from_print())
     for name, judge in PARTS:
-        if any((ROOT / name).glob("*/results.json")):
+        if (ROOT / name / COLLECTED).is_file():
             found += judge(load_runs(ROOT / name))
     return found
 
@@ -125,17 +123,3 @@ def summary(found: Sequence[Claim]) -> str:
         most = max(c.pictures for c in rows)
         lines.append(f"| {claim} | {cells[0]} | {cells[1]} | {most:,} |")
     return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    found = claims()
-    text = json.dumps([asdict(claim) for claim in found], indent=1)
-    (ROOT / "claims.json").write_text(text + "\n", "utf-8")
-    (ROOT / "claims.md").write_text(table(found), "utf-8")
-    print(
-        f"{len(found)} judgements of {len({c.claim for c in found})} claims: {ROOT / 'claims.json'}"
-    )
-
-
-if __name__ == "__main__":
-    main()

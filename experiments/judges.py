@@ -32,6 +32,10 @@ from redi.report.compare import same_calls
 from redi.report.runs import Run
 
 BEATS = "better than the same sampler with as many calls"
+EQUAL = "full sampling's quality at half of its calls"
+MORE = "more trajectories lower the error"
+NOISES = "trajectories spread over several noises serve as well"
+BETTER_ESTIMATE = "another estimate errs less than the published one with one neighbour"
 _JUDGED = ("clip_score", "prompt_fidelity.all", "fd_scene")
 
 
@@ -57,7 +61,7 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
             f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories{key}, {variant(run)}"
         )
         known = qualities()
-        yield from no_loss("full sampling's quality at half of its calls", setting, run, _JUDGED)
+        yield from no_loss(EQUAL, setting, run, _JUDGED)
         plain = same_calls(redi, run)
         for name in ("clip_score", "prompt_fidelity.all", "fd_scene", "latent_error"):
             found = None if plain is None else gain(run, redi, plain, known[name])
@@ -96,12 +100,12 @@ def more_trajectories(runs: Sequence[Run]) -> Iterator[Claim]:
         sizes, count = np.log([size(run) for run in mine]), min(len(errors(run)) for run in mine)
         table = np.stack([errors(run)[:count] for run in mine])
         ends = f"{size(mine[0]):,} to {size(mine[-1]):,}"
-        setting, claim = f"{ends}, {calls:g} calls, {which}", "more trajectories lower the error"
+        setting = f"{ends}, {calls:g} calls, {which}"
         found = ratio(table[-1], table[0])
-        told = row(claim, setting, less(found), "ratio of latent errors", found, mine[-1])
+        told = row(MORE, setting, less(found), "ratio of latent errors", found, mine[-1])
         yield replace(told, pictures=count)
         grown = resampled(partial(_slope, sizes, table), table.shape[1])
-        told = row(claim, setting, judged(*grown[1:]), "growth exponent", grown, mine[-1])
+        told = row(MORE, setting, judged(*grown[1:]), "growth exponent", grown, mine[-1])
         yield replace(told, pictures=count)
 
 
@@ -194,8 +198,7 @@ def neighbours(runs: Sequence[Run]) -> Iterator[Claim]:
         if run is not base:
             found = ratio(errors(run), errors(base))
             setting = f"{chosen['estimator']}, {chosen['neighbours']} neighbours"
-            claim = "another estimate errs less than the published one with one neighbour"
-            yield row(claim, setting, less(found), "ratio of latent errors", found, run)
+            yield row(BETTER_ESTIMATE, setting, less(found), "ratio of latent errors", found, run)
 
 
 def safe_jumps(runs: Sequence[Run]) -> Iterator[Claim]:
@@ -228,6 +231,5 @@ def more_noises(runs: Sequence[Run]) -> Iterator[Claim]:
         counts = [one.config["noise"]["bank_size"] for one in (ranked[0], run)]
         found = ratio(errors(run), errors(ranked[0]))
         setting = f"{counts[1]} noises against {counts[0]}, {variant(run)}"
-        claim = "trajectories spread over several noises serve as well"
         verdict = judged(-found[2], -found[1], -1.05)
-        yield row(claim, setting, verdict, "ratio of latent errors", found, run)
+        yield row(NOISES, setting, verdict, "ratio of latent errors", found, run)

@@ -12,11 +12,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import claims, judgement, printed_claims
+from experiments import claims, judgement, pages, printed_claims
 from experiments.rivals import points, printed, results
 from redi.report.runs import load_runs
 
 ROOT = Path(claims.__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def judgements() -> list[judgement.Claim]:
+    """All claims, from the committed results."""
+    return claims.claims()
 
 
 @pytest.mark.parametrize(
@@ -71,9 +77,9 @@ def test_printed_tables_are_read_across_wrapped_cells():
     assert len(found) == 40
 
 
-def test_the_committed_claims_are_those_of_the_committed_results():
+def test_the_committed_claims_are_those_of_the_committed_results(judgements):
     kept = json.loads((ROOT / "claims.json").read_text())
-    again = [asdict(claim) for claim in claims.claims()]
+    again = [asdict(claim) for claim in judgements]
     assert [{**c, "value": 0, "low": 0, "high": 0} for c in kept] == [
         {**c, "value": 0, "low": 0, "high": 0} for c in again
     ]
@@ -82,8 +88,29 @@ def test_the_committed_claims_are_those_of_the_committed_results():
             assert one[name] == pytest.approx(other[name], rel=1e-9, abs=1e-12)
     found = [judgement.Claim(**claim) for claim in kept]
     assert (ROOT / "claims.md").read_text() == claims.table(found)
-    for page in ("../README.md", "README.md"):  # what the pages show is what was judged
-        assert claims.summary(found) in (ROOT / page).read_text()
+    made = pages.blocks(found)
+    for page in pages.PAGES:  # what the pages show is what was judged
+        text = page.read_text()
+        assert pages.filled(text, made) == text and "<!-- made: claims -->" in text
+
+
+@pytest.mark.parametrize("name", [experiment.name for experiment, _ in pages.collected()])
+def test_a_page_is_that_of_the_committed_results(name: str, judgements, tmp_path: Path):
+    ((experiment, runs),) = [pair for pair in pages.collected() if pair[0].name == name]
+    text = (ROOT / name / "README.md").read_text()
+    assert pages.page(experiment, runs, judgements, tmp_path) == text
+    assert {path.name for path in tmp_path.iterdir()} <= {p.name for p in (ROOT / name).iterdir()}
+    for run in runs:  # clean revisions, and no folder of a machine
+        assert run.provenance["git"]["changed"] is False
+    kept = (ROOT / name / "runs.json").read_text()
+    assert '"/' not in kept
+
+
+def test_every_collected_experiment_has_a_page_and_a_configuration():
+    known = {experiment.name for experiment in pages.EXPERIMENTS}
+    there = {path.parent.name for path in ROOT.glob("*/runs.json")}
+    assert there == {experiment.name for experiment, _ in pages.collected()} <= known
+    assert known <= {path.stem for path in (ROOT.parent / "conf" / "experiment").glob("*.yaml")}
 
 
 def test_the_committed_rivals_are_those_of_the_committed_results():

@@ -1,0 +1,101 @@
+"""The answer of each experiment in one sentence, with numbers from the claims that it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from experiments.judgement import BEST, PUBLISHED, Claim
+from experiments.judges import BEATS, BETTER_ESTIMATE, EQUAL, MORE, NOISES
+
+CLIP = "CLIP score"
+
+
+def one(found: Sequence[Claim], claim: str, setting: str, metric: str = "") -> Claim:
+    """The only claim that starts with `claim`, in a setting that holds every word of `setting`."""
+    words = setting.split("; ")
+    (chosen,) = [
+        c
+        for c in found
+        if c.claim.startswith(claim)
+        and all(word in c.setting for word in words)
+        and c.metric.startswith(metric)
+    ]
+    return chosen
+
+
+def spread(claim: Claim, sign: float = 1.0, scale: float = 1.0) -> str:
+    """A value with its interval, three significant digits."""
+    numbers = [sign * scale * number for number in (claim.value, claim.low, claim.high)]
+    value, low, high = (numbers[0], *sorted(numbers[1:]))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def quality(found: Sequence[Claim]) -> str:
+    best, published = (
+        one(found, EQUAL, f"dpm_solver,; 4,096; {which}", CLIP) for which in (BEST, PUBLISHED)
+    )
+    plain = one(found, BEATS, f"dpm_solver,; 4,096; {BEST}", CLIP)
+    return (
+        f"No: with 10 of 20 calls ReDi loses {spread(best, -1)} of CLIP score at its best and "
+        f"{spread(published, -1)} as published, where 0.5 is allowed, and the same sampler with as "
+        f"many calls is ahead by {spread(plain, -1)}."
+    )
+
+
+def kb_size(found: Sequence[Claim]) -> str:
+    ratio = one(found, MORE, f"64 to 4,096; {PUBLISHED}", "ratio")
+    slope = one(found, MORE, f"64 to 4,096; {PUBLISHED}", "growth")
+    return (
+        f"Yes, slowly: with 64 times as many trajectories the published form keeps "
+        f"{spread(ratio)} of its error, an exponent of {spread(slope)}."
+    )
+
+
+def key(found: Sequence[Claim]) -> str:
+    claim = "latents are a better key than the prompt"
+    published, best = (one(found, claim, which) for which in (PUBLISHED, BEST))
+    return (
+        f"With one neighbour by the latents, which have {spread(published)} of the error that the "
+        f"prompt's embedding has; with 256 neighbours the key hardly matters ({spread(best)})."
+    )
+
+
+def noise(found: Sequence[Claim]) -> str:
+    ratio = one(found, NOISES, "8 noises")
+    return f"They serve worse: the error is {spread(ratio)} times that of one noise."
+
+
+def skip(found: Sequence[Claim]) -> str:
+    beyond = [one(found, "at most 10%", f"tolerance {t}") for t in ("0.15", "0.25")]
+    saved = [one(found, "calibrated jumps save", f"tolerance {t}") for t in ("0.15", "0.25")]
+    told = [f"{spread(claim, scale=100)}%" for claim in beyond]
+    calls = [f"{100 * claim.value:.0f}%" for claim in saved]
+    return (
+        f"The promise of at most 10% holds ({told[0]} and {told[1]} of the samples at the two "
+        f"tolerances), {calls[0]} and {calls[1]} of the calls are saved, and equal quality is not "
+        "shown."
+    )
+
+
+def estimators(found: Sequence[Claim]) -> str:
+    ratio = one(found, BETTER_ESTIMATE, "transport, 1 neighbours")
+    return (
+        f"The displacement of one neighbour, which has {spread(ratio)} of the published "
+        "estimate's error."
+    )
+
+
+def stylization(found: Sequence[Claim]) -> str:
+    published, best = (
+        one(found, "zero-shot stylization: the style", which) for which in (PUBLISHED, BEST)
+    )
+    return (
+        f"For the most part: the style score is {spread(published, -1)} below full sampling's as "
+        f"published and {spread(best, -1)} at its best."
+    )
+
+
+ANSWERS: dict[str, Callable[[Sequence[Claim]], str]] = {
+    answer.__name__: answer
+    for answer in (quality, kb_size, key, noise, skip, estimators, stylization)
+}
