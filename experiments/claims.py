@@ -26,6 +26,7 @@ from experiments.judgement import (
 )
 from experiments.judges import (
     BEATS,
+    best_rival,
     chance,
     distance_tells,
     keys,
@@ -49,6 +50,7 @@ PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("other_samplers", twice_as_fast),
     ("guidance", twice_as_fast),
     ("pndm", twice_as_fast),
+    ("equal_calls", best_rival),
     ("quality", smallest_share),
     ("kb_size", more_trajectories),
     ("quality", more_trajectories),

@@ -27,11 +27,14 @@ from experiments.judgement import (
 )
 from redi.embedded.scenes import ATTRIBUTES
 from redi.metrics.catalogue import qualities
+from redi.report.budgets import called
 from redi.report.claim import claims as shares
 from redi.report.compare import same_calls
+from redi.report.points import Point
 from redi.report.runs import Run
 
 BEATS = "better than the same sampler with as many calls"
+BEATS_ALL = "better than the best other sampler with as many calls"
 EQUAL = "full sampling's quality at half of its calls"
 MORE = "more trajectories lower the error"
 NOISES = "trajectories spread over several noises serve as well"
@@ -67,6 +70,37 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
             found = None if plain is None else gain(run, redi, plain, known[name])
             if found is not None:
                 yield row(BEATS, setting, judged(*found[1:3]), known[name].title, found[:3], run)
+
+
+def best_rival(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Against every other sampler with as many calls, plain or fitted to the same trajectories.
+
+    For each metric the rival is the one that is best by it on the very queries, in its favour.
+    """
+    for run in runs:
+        redi, full = only(run, "redi"), only(run, "full")
+        rivals = [p for p in run.points if p.entry == "plain" or _is_rival(p, redi.calls)]
+        for name in (*_JUDGED, "latent_error"):
+            quality = qualities()[name]
+            found = [(r, gain(run, redi, r, quality)) for r in rivals]
+            told = [(r, numbers) for r, numbers in found if numbers is not None]
+            if told:
+                rival, numbers = min(told, key=lambda pair: pair[1][0])
+                setting = (
+                    f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories, "
+                    f"{variant(run)}"
+                )
+                metric = f"{quality.title} (against {_called(rival)})"
+                yield row(BEATS_ALL, setting, judged(*numbers[1:3]), metric, numbers[:3], run)
+
+
+def _is_rival(point: Point, calls: float) -> bool:
+    named = point.entry.startswith(("plain@", "corrected@", "methods."))
+    return named and abs(point.calls - calls) <= 1
+
+
+def _called(point: Point) -> str:
+    return point.sampler if point.method == "plain" else called(point)
 
 
 def smallest_share(runs: Sequence[Run]) -> Iterator[Claim]:

@@ -1,0 +1,205 @@
+"""Sentences of experiments/README.md that quote results hold what was measured."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from experiments import judges
+from experiments.answers import one
+from experiments.claims import ROOT, claims
+from experiments.judgement import BEST, PUBLISHED, Claim, errors, only
+from redi.report.runs import Run, load_runs
+
+CLIP = "CLIP score"
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The page on one line, so that no break of it matters."""
+    return " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Claim]:
+    return claims()
+
+
+def short(value: float, digits: int = 2) -> str:
+    """A number below one as pages write it."""
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def bracketed(claim: Claim, write=short, sign: float = 1.0) -> str:
+    low, high = sorted(sign * number for number in (claim.low, claim.high))
+    return f"{write(sign * claim.value)} [{write(low)}, {write(high)}]"
+
+
+@cache
+def runs(experiment: str) -> tuple[Run, ...]:
+    return tuple(load_runs(ROOT / experiment))
+
+
+def run(experiment: str, **wanted: object) -> Run:
+    """The run whose settings are these; `kb__size` is `kb.size`."""
+
+    def has(run: Run) -> bool:
+        for name, value in wanted.items():
+            group, _, key = name.partition("__")
+            if run.config[group][key] != value:
+                return False
+        return True
+
+    (found,) = filter(has, runs(experiment))
+    return found
+
+
+def mean(run: Run, method: str, column: str = "latent_error") -> float:
+    return float(only(run, method).mean(column))
+
+
+def quality(size: int, estimator: str, calls: int = 10) -> Run:
+    its = [
+        r
+        for r in runs("quality")
+        if r.config["kb"]["size"] == size
+        and r.config["retrieval"]["estimator"] == estimator
+        and only(r, "redi").calls == calls
+    ]
+    (found,) = its
+    return found
+
+
+def test_half_of_the_calls(page: str, found: list[Claim]):
+    equal = [
+        c for c in found if c.claim == judges.EQUAL and "dpm_solver, guidance 7.5" in c.setting
+    ]
+
+    def lost(size: str, which: str, metric: str) -> Claim:
+        return one(equal, judges.EQUAL, f"{size} trajectories; {which}", metric)
+
+    published, best = (lost("4,096", which, CLIP) for which in (PUBLISHED, BEST))
+    said, scene = (lost("4,096", BEST, m) for m in ("fidelity", "FD-scene"))
+    low, high = -published.high, -published.low
+    assert f"loses {-published.value:.1f} of CLIP score [{low:.1f}, {high:.1f}]: refuted" in page
+    told = bracketed(best, "{:.2f}".format, -1)
+    assert f"At its best it loses {told}, {-100 * said.value:.1f} points of fidelity" in page
+    low, high = -100 * said.high, -100 * said.low
+    assert f"everything said [{low:.1f}, {high:.1f}], and {-scene.value:.3f}" in page
+    plain = quality(4096, "transport")
+    shares = [mean(plain, name) for name in ("plain", "redi")]
+    lead = mean(plain, "full", "clip_score") - mean(plain, "plain", "clip_score")
+    told = f"{short(shares[0] / shares[1])} of the latent error ({short(shares[0], 3)} against"
+    assert f"loses {lead:.1f} of CLIP score, has {told} {short(shares[1], 3)})" in page
+    small = [-lost("1,024", which, CLIP).value for which in (PUBLISHED, BEST)]
+    assert f"ReDi loses {small[0]:.1f} and {small[1]:.1f}; at 6 calls" in page
+    late = [quality(1024, name, 6) for name in ("transport", "paper")]
+    scores = [mean(late[0], "plain", "clip_score"), *(mean(r, "redi", "clip_score") for r in late)]
+    told = "{:.1f} (same sampler), {:.1f} (ReDi at its best) and {:.1f}".format(*scores)
+    assert told in page
+
+
+def test_is_it_the_retrieval(page: str, found: list[Claim]):
+    for size, words in (
+        (1024, "err by {0} where the 256 nearest err by {1}"),
+        (4096, "With 4,096 it is: {0} and {1}, ratio"),
+    ):
+        its = quality(size, "transport")
+        told = [short(mean(its, name), 3) for name in ("random", "redi")]
+        assert words.format(*told) in page
+        scores = [mean(its, name, "clip_score") for name in ("random", "redi")]
+        assert "{:.1f} and {:.1f}".format(*scores) in page
+    claim = one(found, "latents are a better key than chance", f"4,096; 10 calls; {BEST}")
+    assert f"ratio {bracketed(claim)};" in page
+    jump = quality(4096, "transport")
+    score = mean(jump, "jump", "clip_score")
+    assert f"has {short(mean(jump, 'jump'), 3)} and {score:.1f}." in page
+
+
+def test_more_trajectories(page: str, found: list[Claim]):
+    by_size = {
+        (r.config["kb"]["size"], r.config["retrieval"]["estimator"]): r for r in runs("kb_size")
+    }
+    for name in ("paper", "transport"):
+        ends = [short(mean(by_size[size, name], "redi"), 3) for size in (64, 4096)]
+        assert f"{ends[0]} to {ends[1]}" in page
+    for setting in (f"64 to 4,096; {PUBLISHED}", f"1,024 to 4,096; {BEST}"):
+        claim = one(found, judges.MORE, setting, "ratio")
+        slope = one(found, judges.MORE, setting, "growth")
+        assert f"ratio {bracketed(claim)}, exponent {bracketed(slope)}" in page
+    near = [mean(by_size[size, "paper"], "redi", "key_distance") for size in (64, 4096)]
+    assert f"The distance to the neighbour falls from {near[0]:.1f} to {near[1]:.1f}" in page
+
+
+def test_what_is_left_unsaid(page: str, found: list[Claim]):
+    claim = "the error is larger where a prompt says four things"
+    published, best, plain = (
+        one(found, claim, f"10 calls, 4,096; {which}")
+        for which in (PUBLISHED, BEST, "the same sampler")
+    )
+    assert f"the error is {bracketed(published)} times that where two" in page
+    assert f"as published, and {bracketed(best)} times at its best; {bracketed(plain)} for" in page
+
+
+def test_jumping_only_where_it_is_safe(page: str, found: list[Claim]):
+    for tolerance, words in (
+        (0.15, "{0}% jump, {1} jump and exceed it, and {2}% of the calls are saved"),
+        (0.25, "with .25 it is {0}%, {1} and {2}%"),
+    ):
+        its = run("skip", retrieval__tolerance=tolerance)
+        jumped = 100 * np.mean(errors(its, column="jumped"))
+        beyond = one(found, "at most 10%", f"tolerance {tolerance:g}")
+        numbers = [100 * number for number in (beyond.value, beyond.low, beyond.high)]
+        saved = one(found, "calibrated jumps save", f"tolerance {tolerance:g}")
+        told = "{:.1f}% [{:.1f}, {:.1f}]".format(*numbers)
+        assert words.format(f"{jumped:.0f}", told, f"{100 * saved.value:.0f}") in page
+    lost = [
+        bracketed(one(found, "calibrated jumps keep", f"tolerance {t}"), "{:.2f}".format, -1)
+        for t in ("0.15", "0.25")
+    ]
+    assert f"Over all it is {lost[0]} and {lost[1]}, so equal quality is not shown" in page
+    strict, loose = (run("skip", retrieval__tolerance=t) for t in (0.15, 0.25))
+    told = [
+        f"{short(mean(r, 'redi'), 3)} with {only(r, 'redi').calls:.1f}" for r in (strict, loose)
+    ]
+    assert f"with 14 calls errs by {short(mean(loose, 'plain'), 3)}, less than either" in page
+    assert f"({told[0]} calls, {told[1]})" in page
+
+
+def test_key_distance_and_noises(page: str, found: list[Claim]):
+    claim = "latents are a better key than the prompt"
+    published, best = (one(found, claim, which) for which in (PUBLISHED, BEST))
+    low, high = short(published.low), short(published.high)
+    assert f"embedding: {short(published.value)} of its error [{low}, {high}]" in page
+    assert f"they are a worse one: {bracketed(best)}" in page
+    claim = "a smaller distance to the neighbour"
+    published, best = (
+        one(found, claim, f"dpm_solver,; 10 calls, 4,096; {which}") for which in (PUBLISHED, BEST)
+    )
+    told = f"rank correlation {bracketed(published)} as published and {bracketed(best)} at its best"
+    assert told in page
+    ratio = one(found, judges.NOISES, "8 noises")
+    one_noise, eight = (run("noise", noise__bank_size=n) for n in (1, 8))
+    told = [short(mean(r, "redi"), 3) for r in (eight, one_noise)]
+    assert f"ReDi errs by {told[0]}; with one noise by {told[1]}: ratio {bracketed(ratio)}" in page
+    told = [short(mean(r, "plain"), 3) for r in (eight, one_noise)]
+    assert f"The same sampler errs by {told[0]} and {told[1]}." in page
+
+
+def test_estimates_and_stylization(page: str):
+    for name, words in (
+        ("paper", "their values, least squares (as published)"),
+        ("transport", "their displacement (`transport`)"),
+        ("delta", "their curvature (`delta`)"),
+    ):
+        its = [
+            run("estimators", retrieval__estimator=name, retrieval__neighbours=count)
+            for count in (1, 16, 64)
+        ]
+        cells = [f"{short(mean(r, 'redi'), 3)}, {mean(r, 'redi', 'clip_score'):.1f}" for r in its]
+        assert f"| {words} | {' | '.join(cells)} |" in page
+    published, best = (run("stylization", retrieval__estimator=n) for n in ("paper", "transport"))
+    style = [short(float(errors(r, "redi", "correct_style").mean())) for r in (published, best)]
+    assert f"the style score is {style[0]} as published and {style[1]} at its best" in page
