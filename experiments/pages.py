@@ -20,7 +20,11 @@ from redi.report.markdown import markdown_grid, markdown_report
 from redi.report.runs import COLLECTED, Run, load_runs
 from redi.report.sections import report_sections, tables
 
-PAGES = (ROOT.parent / "README.md", ROOT / "README.md")
+PAGES = (
+    ROOT.parent / "README.md",
+    ROOT / "README.md",
+    ROOT.parent / "docs" / "results.md",
+)
 _FIGURES = (
     "Quality against network calls",
     "Over the setting that varies",
@@ -198,7 +202,7 @@ def _revision(run: Run) -> str:
 
 def blocks(found: Sequence[Claim]) -> dict[str, str]:
     """The parts of pages that are made."""
-    rows = []
+    rows, told = [], []
     for experiment, runs in collected():
         parts = list(made(experiment, runs))
         link = f"[`{experiment.name}`]({experiment.name})"
@@ -206,8 +210,10 @@ def blocks(found: Sequence[Claim]) -> dict[str, str]:
         revisions = ", ".join(dict.fromkeys(part[4] for part in parts))
         answer = ANSWERS[experiment.name](found)
         rows.append((link, f"{experiment.question} {answer}", str(minutes), revisions))
+        told.append((f"`{experiment.name}`", experiment.question, answer))
     return {
         "claims": summary(found),
+        "answers": "\n".join(_table("experiment | question | answer", told)) + "\n",
         "index": "\n".join(_table("experiment | question and answer | minutes | revision", rows))
         + "\n",
     }
