@@ -33,6 +33,7 @@ from experiments.judges import (
     more_noises,
     more_trajectories,
     neighbours,
+    others_keep,
     safe_jumps,
     smallest_share,
     stylization,
@@ -51,12 +52,15 @@ PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("guidance", twice_as_fast),
     ("pndm", twice_as_fast),
     ("equal_calls", best_rival),
+    ("equal_calls", others_keep),
     ("quality", smallest_share),
     ("kb_size", more_trajectories),
     ("quality", more_trajectories),
     ("key", keys),
     ("quality", chance),
+    ("pndm", chance),
     ("quality", distance_tells),
+    ("pndm", distance_tells),
     ("quality", unsaid),
     ("estimators", neighbours),
     ("noise", more_noises),
@@ -120,7 +124,8 @@ def summary(found: Sequence[Claim]) -> str:
             counts = [f"{verdicts.count(v)} {v}" for v in _ORDER if v in verdicts]
             cells.append(", ".join(counts) or "–")
         if cells == ["–", "–"]:
-            verdicts = [c.verdict for c in rows]
+            settings = dict.fromkeys(c.setting for c in rows)
+            verdicts = [together([c.verdict for c in rows if c.setting == s]) for s in settings]
             cells[1] = ", ".join(f"{verdicts.count(v)} {v}" for v in _ORDER if v in verdicts)
         most = max(c.pictures for c in rows)
         lines.append(f"| {claim} | {cells[0]} | {cells[1]} | {most:,} |")

@@ -35,6 +35,7 @@ from redi.report.runs import Run
 
 BEATS = "better than the same sampler with as many calls"
 BEATS_ALL = "better than the best other sampler with as many calls"
+OTHERS = "another sampler keeps full sampling's quality at half of its calls"
 EQUAL = "full sampling's quality at half of its calls"
 MORE = "more trajectories lower the error"
 NOISES = "trajectories spread over several noises serve as well"
@@ -42,10 +43,12 @@ BETTER_ESTIMATE = "another estimate errs less than the published one with one ne
 _JUDGED = ("clip_score", "prompt_fidelity.all", "fd_scene")
 
 
-def no_loss(claim: str, setting: str, run: Run, names: Sequence[str]) -> Iterator[Claim]:
-    """Whether ReDi is not inferior to full sampling, by each metric that the run has."""
+def no_loss(
+    claim: str, setting: str, run: Run, names: Sequence[str], point: Point | None = None
+) -> Iterator[Claim]:
+    """Whether ReDi, or another point, is not inferior to full sampling, by each metric there is."""
     for quality in map(qualities().__getitem__, names):
-        found = gain(run, only(run, "redi"), only(run, "full"), quality)
+        found = gain(run, point or only(run, "redi"), only(run, "full"), quality)
         if found is not None:
             verdict = judged(found[1], found[2], -found[3])
             yield row(claim, setting, verdict, quality.title, found[:3], run)
@@ -58,10 +61,9 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
         if not 0.45 <= redi.calls / full.calls <= 0.55:
             continue
         scale = run.config["sampling"]["guidance_scale"]
-        several = run.config["kb"].get("key_steps")
-        key = f", key step {redi.key_step}" if several else ""
         setting = (
-            f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories{key}, {variant(run)}"
+            f"{full.sampler}, guidance {scale:g}, {size(run):,} trajectories{key_step(run)}, "
+            f"{variant(run)}"
         )
         known = qualities()
         yield from no_loss(EQUAL, setting, run, _JUDGED)
@@ -70,6 +72,12 @@ def twice_as_fast(runs: Sequence[Run]) -> Iterator[Claim]:
             found = None if plain is None else gain(run, redi, plain, known[name])
             if found is not None:
                 yield row(BEATS, setting, judged(*found[1:3]), known[name].title, found[:3], run)
+
+
+def key_step(run: Run) -> str:
+    """The key step in a setting, where the experiment has several."""
+    several = run.config["kb"].get("key_steps")
+    return f", key step {only(run, 'redi').key_step}" if several else ""
 
 
 def best_rival(runs: Sequence[Run]) -> Iterator[Claim]:
@@ -87,11 +95,22 @@ def best_rival(runs: Sequence[Run]) -> Iterator[Claim]:
             if told:
                 rival, numbers = min(told, key=lambda pair: pair[1][0])
                 setting = (
-                    f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories, "
-                    f"{variant(run)}"
+                    f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories"
+                    f"{key_step(run)}, {variant(run)}"
                 )
                 metric = f"{quality.title} (against {_called(rival)})"
                 yield row(BEATS_ALL, setting, judged(*numbers[1:3]), metric, numbers[:3], run)
+
+
+def others_keep(runs: Sequence[Run]) -> Iterator[Claim]:
+    """Who else keeps full sampling's quality at half of its calls, from the same trajectories."""
+    for run in runs:
+        redi, full = only(run, "redi"), only(run, "full")
+        for point in run.points:
+            if _is_rival(point, redi.calls) and 0.45 <= point.calls / full.calls <= 0.55:
+                spent = f"{point.calls:g} of {full.calls:g} calls, {size(run):,} trajectories"
+                setting = f"{full.sampler}, {spent}, {_called(point)}"
+                yield from no_loss(OTHERS, setting, run, _JUDGED, point)
 
 
 def _is_rival(point: Point, calls: float) -> bool:
@@ -169,7 +188,7 @@ def chance(runs: Sequence[Run]) -> Iterator[Claim]:
             found = ratio(errors(run), errors(run, "random"))
             spent = f"{size(run):,} trajectories, {only(run, 'redi').calls:g} calls"
             claim = "latents are a better key than chance"
-            setting = f"{spent}, {variant(run)}"
+            setting = f"{only(run, 'full').sampler}, {spent}{key_step(run)}, {variant(run)}"
             yield row(claim, setting, less(found), "ratio of latent errors", found, run)
 
 
@@ -180,7 +199,8 @@ def distance_tells(runs: Sequence[Run]) -> Iterator[Claim]:
         found = resampled(partial(_rank_correlation, distance, error), len(error))
         full, redi = only(run, "full"), only(run, "redi")
         setting = (
-            f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories, {variant(run)}"
+            f"{full.sampler}, {redi.calls:g} calls, {size(run):,} trajectories{key_step(run)}, "
+            f"{variant(run)}"
         )
         claim = "a smaller distance to the neighbour means a smaller error"
         yield row(claim, setting, judged(*found[1:]), "rank correlation", found, run)

@@ -17,8 +17,10 @@ from experiments.answers import ANSWERS
 from experiments.claims import ROOT, claims, summary, table
 from experiments.judgement import Claim
 from redi.report.markdown import markdown_grid, markdown_report
+from redi.report.points import distinct
 from redi.report.runs import COLLECTED, Run, load_runs
-from redi.report.sections import report_sections, tables
+from redi.report.sections import report_sections
+from redi.report.table import grid
 
 PAGES = (
     ROOT.parent / "README.md",
@@ -64,6 +66,16 @@ EXPERIMENTS = (
             ),
         ),
         {"kb.size": 1024},
+    ),
+    Experiment(
+        "equal_calls",
+        "With as many calls as ReDi at its best, what do other samplers reach?",
+        (
+            Command(
+                "redi experiment=equal_calls model.dtype=bfloat16", {"sampler.name": "dpm_solver"}
+            ),
+        ),
+        {"sampler.name": "dpm_solver"},
     ),
     Experiment(
         "kb_size",
@@ -161,8 +173,7 @@ def _points(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:
         its = [run for run in runs if matches(run, command.where)]
         counts = sorted({f"{point.count:,}" for run in its for point in run.points})
         yield f"## {' or '.join(counts)} pictures, `{command.text}`\n"
-        for grid in tables([point for run in its for point in run.points]):
-            yield markdown_grid(grid) + "\n"
+        yield markdown_grid(grid(distinct([point for run in its for point in run.points]))) + "\n"
 
 
 def made(experiment: Experiment, runs: Sequence[Run]) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from experiments.judgement import BEST, PUBLISHED, Claim, errors, only
 from redi.report.runs import Run, load_runs
 
 CLIP = "CLIP score"
+OLSS, DODE = "olss:levels=oss:states=visited", "dode:base=dpm_solver_pp:levels=oss"
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,31 @@ def test_is_it_the_retrieval(page: str, found: list[Claim]):
     jump = quality(4096, "transport")
     score = mean(jump, "jump", "clip_score")
     assert f"has {short(mean(jump, 'jump'), 3)} and {score:.1f}." in page
+
+
+def test_with_as_many_calls(page: str, found: list[Claim]):
+    (its,) = (r for r in runs("equal_calls") if r.config["sampler"]["name"] == "dpm_solver")
+    fitted = ("corrected@10", *(f"plain@10:{n}" for n in (OLSS, DODE)))
+    by_entry = {point.entry: point for point in its.points}
+    entries = (*fitted, "redi", "plain", "plain@10:dpm_solver_pp")
+    error = [short(by_entry[entry].mean("latent_error"), 3) for entry in entries]
+    assert (
+        "retrieval-corrected sampling errs by {}, OLSS by {} and D-ODE by {}, where ReDi at its "
+        "best errs by {}, the same sampler by {} and DPM-Solver++ by {}"
+    ).format(*error) in page
+    score = [f"{by_entry[entry].mean('clip_score'):.1f}" for entry in (*fitted, "full")]
+    assert "({}, {} and {} of {}), fidelity".format(*score) in page
+    kept = [c for c in found if c.claim == judges.OTHERS and "10 of 20" in c.setting]
+    sure = {c.setting.rsplit(", ", 1)[1] for c in kept} - {
+        c.setting.rsplit(", ", 1)[1] for c in kept if c.verdict != "confirmed"
+    }
+    assert sure == {OLSS, DODE, "retrieval-corrected"}
+    lost = one(found, judges.BEATS_ALL, "dpm_solver,; 10 calls", CLIP)
+    assert "corrected" in lost.metric
+    told = bracketed(lost, "{:.1f}".format, -1)
+    assert f"ReDi loses {told[:3]} of CLIP score {told[4:]} against corrected" in page
+    calls = [by_entry[entry].setting("fit_calls") for entry in fitted]
+    assert f"takes {min(calls):,} to {max(calls):,} network calls once" in page
 
 
 def test_more_trajectories(page: str, found: list[Claim]):

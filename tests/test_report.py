@@ -20,10 +20,12 @@ from PIL import Image
 from rich.console import Console
 
 from redi.errors import UsageError
+from redi.methods import METHODS as KINDS
+from redi.methods.few.method import FittedLevels
 from redi.metrics.catalogue import qualities
 from redi.report.compare import BETTER, SAME, WORSE, compare
 from redi.report.html import html_report
-from redi.report.labels import METHODS, calls, significant, with_margin
+from redi.report.labels import METHODS, calls, method_label, significant, with_margin
 from redi.report.markdown import markdown_report
 from redi.report.pareto import best_plain, headline, pareto_figure, pareto_front, shown_samplers
 from redi.report.points import COLUMNS, Value
@@ -424,6 +426,26 @@ def test_plot_has_a_panel_for_each_metric_that_is_there(tmp_path: Path):
     for runs, count in (([one], 1), ([one, three], 3)):
         figure = pareto_figure(runs, headline(runs), shown_samplers(runs))
         assert len(figure.axes) == count
+
+
+def test_a_fitted_sampler_stands_in_the_row_of_its_kb(tmp_path: Path):
+    fitted = a_point("olss", 5, 44.0, sampler="olss:levels=even", entry="plain@5:olss:levels=even")
+    other = a_point("plain", 5, 43.0, sampler="unipc", entry="plain@5:unipc")
+    points = [a_point("full", 40), a_point("plain", 5, 40.0), fitted, other]
+    run = load_run(a_run(tmp_path / "run", points))
+    assert shown_samplers([run]) == ["ddim"]
+    (axis,) = pareto_figure([run], headline([run]), ["ddim"]).axes
+    heights = {float(bar.lines[0].get_ydata()[0]) for bar in axis.containers}  # type: ignore[index]
+    assert heights == {40.0, 43.0, 44.0}  # the best plain one is UniPC
+    titles = [point.title for point in run.points]
+    assert titles == ["full sampling", "same sampler, same calls", "OLSS", "plain sampler"]
+
+
+def test_fitted_samplers_are_called_as_their_methods_are():
+    fitted = {n: kind for n, kind in KINDS.items() if issubclass(kind, FittedLevels)}
+    assert fitted and {n: method_label(n) for n in fitted} == {
+        name: kind.title for name, kind in fitted.items()
+    }
 
 
 def test_best_plain_sampler_is_chosen_anew_at_every_number_of_calls(tmp_path: Path):

@@ -23,6 +23,12 @@ METHODS = {
     "content": "full run without the style",
     "other_noise": "floor: full run, other noise",
     "other_precision": "floor: full run, other precision",
+    "olss": "OLSS",
+    "dode": "D-ODE",
+    "pas": "PAS",
+    "dc_solver": "DC-Solver",
+    "dpm_solver_v3": "DPM-Solver-v3",
+    "span": "span solver, trained end to end",
 }
 #: ReDi with one part exchanged: what shows which part matters
 CONTROLS = ("jump", "random", "prompt", "both", "clean", "coarse", "neighbour")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,8 +79,17 @@ def best_plain(points: Sequence[Point], metric: Quality) -> list[Point]:
 def shown_samplers(runs: Sequence[Run]) -> list[str]:
     """Samplers with a front of their own: all, or those that more than plain runs were made of."""
     points = [point for run in runs for point in run.points]
-    tried = {p.sampler for p in points if p.method not in ("full", "plain", *REFERENCES)}
+    tried = {row for row, p in _rows(runs) if p.method not in ("full", "plain", *REFERENCES)}
     return sorted(tried or {p.sampler for p in points})
+
+
+def _rows(runs: Sequence[Run]) -> Iterator[tuple[str, Point]]:
+    """Each point with the sampler in whose row it stands: a fitted one in that of its KB."""
+    for run in runs:
+        full = run.first("full")
+        for point in run.points:
+            home = full if full is not None and is_rival(point.method) else point
+            yield home.sampler, point
 
 
 def headline(runs: Sequence[Run]) -> list[Quality]:
@@ -108,7 +117,7 @@ def pareto_figure(
     axes = figure.subplots(len(samplers), len(metrics), sharex="row", squeeze=False)
     points = [point for run in runs for point in run.points]
     for row, sampler in zip(axes, samplers, strict=True):
-        own = [p for p in points if p.sampler == sampler]
+        own = [point for row_of, point in _rows(runs) if row_of == sampler]
         for axis, metric in zip(row, metrics, strict=True):
             levels = {run.ceiling(metric.name) for run in runs}
             shown = [*own, *(best_plain(points, metric) if _corrected(own) else [])]
@@ -124,7 +133,7 @@ def pareto_figure(
 
 def pareto_keys(runs: Sequence[Run], samplers: Sequence[str]) -> list[Line2D]:
     """Legend entries of `pareto_figure`."""
-    points = [p for run in runs for p in run.points if p.sampler in samplers]
+    points = [point for row, point in _rows(runs) if row in samplers]
     keys = method_keys(point.method for point in points)
     if _corrected(points):
         label = "best plain sampler, same calls"

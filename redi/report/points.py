@@ -73,7 +73,9 @@ class Point:
 
     @property
     def title(self) -> str:
-        """What its method is called."""
+        """What its method is called; only the entry `plain` is the run's own sampler."""
+        if self.method == "plain" and self.entry != "plain":
+            return "plain sampler"
         return method_label(self.method)
 
     def mean(self, name: str) -> float | None:
