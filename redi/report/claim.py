@@ -32,8 +32,11 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether half of the calls are enough."""
-        return self.high <= _HALF
+        """Whether half of the calls are enough, by the paired interval of the loss itself.
+
+        The interval of the share would count the same uncertainty a second time.
+        """
+        return self.share <= _HALF
 
     @property
     def title(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,6 @@ _CLAIM = (
 
 def report_sections(runs: Sequence[Run]) -> list[Section]:
     """Everything that is told about runs; sections without content are left out."""
-    points = [point for run in runs for point in run.points]
     told = [line for run in runs for line in verdicts(run)]
     found = [
         Section("", [Text(_origin(runs)), Terms(EXPLAINED, "What the words mean")]),
@@ -52,7 +52,7 @@ def report_sections(runs: Sequence[Run]) -> list[Section]:
         Section("At equal calls", budgets_blocks(runs)),
         Section("Over the setting that varies", _curves(runs)),
         Section("Content kept, style taken", _styles(runs)),
-        Section("All points", [Text(NOTE), *tables(points)]),
+        Section("All points", [Text(NOTE), *tables(runs)]),
         Section("In words", [Lines(told, _folded(told))] if told else []),
         Section("Pictures", _sheets(runs)),
         Section("Provenance", [_overview(runs), *(_facts(run) for run in runs)]),
@@ -65,12 +65,19 @@ def run_sections(run: Run) -> list[Section]:
     return [Section("", [grid(run.points), *map(Text, notes(run))])]
 
 
-def tables(points: Sequence[Point]) -> list[Grid]:
-    """A table per sampler; points that differ in nothing but their timing stand once."""
-    points = distinct(points)
+def tables(runs: Sequence[Run]) -> list[Grid]:
+    """A table per sampler of full runs, with all that stands beside them.
+
+    Points that differ in nothing but their timing stand once.
+    """
+    by_sampler: dict[str, list[Point]] = defaultdict(list)
+    for run in runs:
+        full = run.first("full")
+        for point in run.points:
+            by_sampler[point.sampler if full is None else full.sampler].append(point)
     found = []
-    for name in sorted({point.sampler for point in points}):
-        its = grid([p for p in points if p.sampler == name])
+    for name, points in sorted(by_sampler.items()):
+        its = grid(distinct(points))
         found.append(Grid(its.headings, its.left, its.rows, name))
     return found
 
