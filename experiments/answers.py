@@ -42,6 +42,20 @@ def quality(found: Sequence[Claim]) -> str:
     )
 
 
+def pndm(found: Sequence[Claim]) -> str:
+    def claim(which: str, about: str) -> Claim:
+        return one(found, about, f"pndm,; 4,096; key step 10; {which}", CLIP)
+
+    best, published = (claim(which, EQUAL) for which in (BEST, PUBLISHED))
+    lead, behind = (claim(which, BEATS) for which in (BEST, PUBLISHED))
+    return (
+        f"With 26 of 51 calls and key step 10 ReDi loses {spread(best, -1)} of CLIP score at its "
+        f"best ({best.verdict}) and {spread(published, -1)} as published ({published.verdict}). "
+        f"Of the same sampler with as many calls it is ahead by {spread(lead)} at its best and by "
+        f"{spread(behind)} as published."
+    )
+
+
 def equal_calls(found: Sequence[Claim]) -> str:
     error = one(found, BEATS_ALL, "dpm_solver,; 10 calls", "latent error")
     score = one(found, BEATS_ALL, "dpm_solver,; 10 calls", CLIP)
@@ -113,5 +127,5 @@ def stylization(found: Sequence[Claim]) -> str:
 
 ANSWERS: dict[str, Callable[[Sequence[Claim]], str]] = {
     answer.__name__: answer
-    for answer in (quality, equal_calls, kb_size, key, noise, skip, estimators, stylization)
+    for answer in (quality, pndm, equal_calls, kb_size, key, noise, skip, estimators, stylization)
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from experiments.bounds import bounds
 from experiments.judgement import (
     BEST,
     CONFIRMED,
@@ -93,7 +94,7 @@ def claims() -> list[Claim]:
     for name, judge in PARTS:
         if (ROOT / name / COLLECTED).is_file():
             found += judge(load_runs(ROOT / name))
-    return found
+    return [*found, *bounds()]
 
 
 def table(found: Sequence[Claim]) -> str:

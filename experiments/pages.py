@@ -68,11 +68,35 @@ EXPERIMENTS = (
         {"kb.size": 1024},
     ),
     Experiment(
+        "pndm",
+        "The same with PNDM and 50 steps, and from which key step?",
+        (
+            Command(
+                "redi experiment=pndm model.dtype=bfloat16 model.batch_size=32 kb.size=4096 "
+                "data.num_queries=512 kb.key_step=10 'baselines=[plain,jump,random,prompt]'",
+                {"kb.key_step": 10},
+            ),
+            Command(
+                "redi experiment=pndm model.dtype=bfloat16 model.batch_size=32 kb.size=4096 "
+                "kb.key_step=2,5,15 'baselines=[plain,jump]'",
+                {"kb.key_step": (2, 5, 15)},
+            ),
+        ),
+        note="One KB of 4,096 trajectories serves all key steps. FD-scene falls with the number of "
+        "pictures: key step 10 has 512, the others 256.",
+    ),
+    Experiment(
         "equal_calls",
         "With as many calls as ReDi at its best, what do other samplers reach?",
         (
             Command(
                 "redi experiment=equal_calls model.dtype=bfloat16", {"sampler.name": "dpm_solver"}
+            ),
+            Command(
+                "redi experiment=pndm model.dtype=bfloat16 model.batch_size=32 kb.size=4096 "
+                "data.num_queries=512 kb.key_step=10 retrieval=best 'baselines=[plain]' "
+                "'+methods=[plain]' methods.plain.calls=26 methods.plain.solver=dpm_solver_pp",
+                {"sampler.name": "pndm"},
             ),
         ),
         {"sampler.name": "dpm_solver"},

@@ -132,6 +132,25 @@ def plots(runs: list[Run]) -> dict[str, Plot]:
     return {block.name: block for block in blocks if isinstance(block, Plot)}
 
 
+def test_what_follows_from_the_place_makes_no_line_of_its_own(tmp_path: Path):
+    """Key steps with a share of the run skipped, by two forms of ReDi: two lines and no more."""
+    for step in (2, 5, 10):
+        for estimator, count in (("paper", 1), ("transport", 256)):
+            point = a_point("redi", 20, 20.0 + step + count, key_step=step, value_step=step + 20)
+            point |= {"estimator": estimator, "neighbours": count}
+            a_run(tmp_path / f"{step}-{estimator}", [point])
+    runs = load_runs(tmp_path)
+    varied = variation(runs)
+    assert varied is not None and varied.name == "key_step"
+    figure = curves_figure(runs, varied, measured_metrics(runs))
+    lines = [
+        bar.lines[0] for bar in figure.axes[0].containers if isinstance(bar, ErrorbarContainer)
+    ]
+    assert [list(line.get_xdata()) for line in lines] == [[2, 5, 10]] * 2
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["ReDi", "estimator paper", "estimator transport"]
+
+
 def test_curves_need_a_setting_with_three_values(tmp_path: Path):
     root = swept(tmp_path / "sweep")
     runs = load_runs(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import numpy as np
@@ -144,6 +145,52 @@ def test_with_as_many_calls(page: str, found: list[Claim]):
     assert f"takes {min(calls):,} to {max(calls):,} network calls once" in page
 
 
+def test_pndm(page: str, found: list[Claim]):
+    by_key = {
+        (r.config["kb"]["key_step"], r.config["retrieval"]["estimator"]): r for r in runs("pndm")
+    }
+    ten = by_key[10, "transport"]
+    error = errors(ten, "plain")
+    told = f"{short(float(np.median(error)), 3)} in the median, but by more than .3 for"
+    assert f"{told} {100 * (error > 0.3).mean():.0f}% of the prompts" in page
+    plain, full = (mean(ten, name, "clip_score") for name in ("plain", "full"))
+    assert f"has a CLIP score of {plain:.1f} (full {full:.1f})" in page
+    where = "pndm, guidance 7.5; 4,096; key step 10"
+    published = one(found, judges.BEATS, f"{where}; {PUBLISHED}", CLIP)
+    score = mean(by_key[10, "paper"], "redi", "clip_score")
+    told = bracketed(published, "{:.1f}".format)
+    assert f"ReDi has the same ({score:.1f}, difference {told}) and less fidelity" in page
+    ahead = one(found, judges.BEATS, f"{where}; {BEST}", CLIP)
+    said = one(found, judges.BEATS, f"{where}; {BEST}", "fidelity")
+    numbers = [ahead.value, ahead.low, ahead.high]
+    numbers += [100 * n for n in (said.value, said.low, said.high)]
+    assert (
+        "PNDM by {:.1f} of CLIP score [{:.1f}, {:.1f}] and {:.1f} points of everything said "
+        "[{:.1f}, {:.1f}]"
+    ).format(*numbers) in page
+    lost = one(found, judges.EQUAL, f"{where}; {BEST}", CLIP)
+    assert lost.verdict == "undecided"
+    told = bracketed(lost, "{:.2f}".format, -1).split(" ", 1)
+    assert f"still loses {told[0]} of CLIP score {told[1]}" in page
+    others = [mean(ten, name, "clip_score") for name in ("prompt", "random")]
+    assert "well ({:.1f}), and 256 random ones nearly ({:.1f})".format(*others) in page
+    (beside,) = (r for r in runs("equal_calls") if r.config["sampler"]["name"] == "pndm")
+    (rival,) = (p for p in beside.points if p.entry == "methods.plain")
+    kept = [c for c in found if c.claim == judges.OTHERS and "26 of 51" in c.setting]
+    assert {c.verdict for c in kept} == {"confirmed"} and rival.calls == 26
+    assert f"full sampling's quality ({rival.mean('clip_score'):.1f})" in page
+    scores = [
+        f"{mean(by_key[step, name], 'redi', 'clip_score'):.1f}"
+        for name in ("transport", "paper")
+        for step in (2, 5, 15)
+    ]
+    told = "at its best has {}, {} and {}, as published {}, {} and {}".format(*scores)
+    full = mean(by_key[2, "paper"], "full", "clip_score")
+    assert f"{told} (256 pictures, full {full:.1f})" in page
+    ends = [short(mean(by_key[step, "transport"], "redi"), 3) for step in (2, 15)]
+    assert f"falls from {ends[0]} at key step 2 to {ends[1]} at 15" in page
+
+
 def test_more_trajectories(page: str, found: list[Claim]):
     by_size = {
         (r.config["kb"]["size"], r.config["retrieval"]["estimator"]): r for r in runs("kb_size")
@@ -229,3 +276,43 @@ def test_estimates_and_stylization(page: str):
     published, best = (run("stylization", retrieval__estimator=n) for n in ("paper", "transport"))
     style = [short(float(errors(r, "redi", "correct_style").mean())) for r in (published, best)]
     assert f"the style score is {style[0]} as published and {style[1]} at its best" in page
+
+
+def test_the_theory_on_the_embedded_model(page: str):
+    study = json.loads((ROOT / "theory" / "emoji" / "results.json").read_text("utf-8"))["theory"]
+    names = ("pndm", "dpm_solver")
+    pairs = [study["certificate"][name] for name in names]
+    late = [study["plug_in"][name]["14"] for name in names]
+    widest = [
+        {row["form"]: row["final"]["tightness_median"] for row in block["bounds"]}
+        for block in late  # rows by rising quantile: the last one stays
+    ]
+    tight = ("median_tightness", "median_tightness_step_map")
+    told = [f"{c[tight[0]]:.0f}, {c[tight[1]]:.1f}" for c in pairs]
+    assert f"Lipschitz constants, step map | {told[0]} | {told[1]} |" in page
+    assert f"violations in {pairs[0]['pairs']:,} pairs | 0 | 0 |" in page
+    assert [c["violations"] for c in pairs] == [0, 0]
+    for name, block in zip(names, late, strict=True):
+        ranks = {k: short(v["spearman"]) for k, v in block["correlation"].items()}
+        chosen = [ranks[k] for k in ("plug_in_lipschitz", "key_distance", "fit_residual")]
+        assert f"| {', '.join(chosen)} |" in page, name
+        lost = [
+            short(block["picture_correlation"][k]["key_distance"]["spearman"])
+            for k in ("psnr", "ssim", "clip_score")
+        ]
+        assert f"| {', '.join(lost)} |" in page, name
+    bound = [
+        f"{round(w['lipschitz'], digits):,.0f}, {w['step_map']:.0f}"
+        for w, digits in zip(widest, (-3, -2), strict=True)
+    ]
+    assert f"| {bound[0]} | {bound[1]} |" in page
+    for score, name in (("key_distance", "pndm"), ("key_distance", "dpm_solver")):
+        rows = study["conformal"][name]["scores"][score]
+        failed = " / ".join(short(row["achieved"], 3) for row in rows)
+        saved = " / ".join(f"{row['calls_saved']:.1f}" for row in rows)
+        assert failed in page and saved in page
+    runs_of = study["corrected"]
+    errors_ = [short(runs_of[n]["relative_error_median"], 3) for n in ("5", "10")]
+    known = [short(runs_of[n]["predicted_median"], 3) for n in ("5", "10")]
+    assert f"error {errors_[0]} with 5 calls and {errors_[1]} with 10, predicted" in page
+    assert f"predicted {known[0]} and {known[1]} before any query" in page

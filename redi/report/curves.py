@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -141,10 +142,23 @@ def _lines(
 
 
 def _beside(points: Sequence[Point], varied: Variation) -> list[str]:
-    """Settings that vary beside the one that is drawn along the axis."""
+    """Settings that vary beside the one that is drawn along the axis.
+
+    Numbers that follow from the place and from the other settings are left out, as the value step
+    does where a share of the run is skipped.
+    """
     along = {varied.name.removesuffix("+")} | ({"neighbours"} if varied.name[-1] == "+" else set())
     names = [name for name in (*NUMBERS, *NAMES) if name not in along]
-    return [name for name in names if len({getattr(p, name) for p in points} - {None}) > 1]
+    names = [name for name in names if len({getattr(p, name) for p in points} - {None}) > 1]
+    for name in [name for name in names if name in NUMBERS]:
+        others = [other for other in names if other != name]
+        found: dict[tuple[object, ...], set[object]] = defaultdict(set)
+        for point in points:
+            place = varied.place(point), *(getattr(point, other) for other in others)
+            found[place].add(getattr(point, name))
+        if all(len(values) == 1 for values in found.values()):
+            names = others
+    return names
 
 
 def _style(kind: Kind, kinds: Sequence[Kind]) -> str:

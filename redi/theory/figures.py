@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor
 
 from redi.theory.bounds import PlugIn
@@ -134,7 +134,8 @@ def _certificate(seen: Mapping[str, Observation], path: Path) -> None:
         axis.plot(ends, ends, color="black", linewidth=1, label="bound = actual")
         axis.set_xscale("log")
         axis.set_yscale("log")
-    _legend(figure, axes[0], 4)
+        axis.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+    _legend(figure, axes[0], len(axes) if len(axes) < 3 else 4)
     _save(figure, path, "Certificate: no pair may lie below the line")
 
 
