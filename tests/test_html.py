@@ -149,6 +149,7 @@ def test_what_follows_from_the_place_makes_no_line_of_its_own(tmp_path: Path):
     assert [list(line.get_xdata()) for line in lines] == [[2, 5, 10]] * 2
     told = [text.get_text() for text in figure.legends[0].get_texts()]
     assert told == ["ReDi", "estimator paper", "estimator transport"]
+    assert [key.get_label() for key in plots(runs)["curves"].key] == told  # the page's own legend
 
 
 def test_curves_need_a_setting_with_three_values(tmp_path: Path):

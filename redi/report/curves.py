@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redi.metrics.base import PRESENT, Quality
 from redi.metrics.catalogue import qualities
-from redi.report.figures import colour, interval_bars, method_keys, new_figure, tidy
+from redi.report.figures import colour, interval_bars, key_line, method_keys, new_figure, tidy
 from redi.report.labels import REFERENCES, rank
 from redi.report.points import Point, Value
 from redi.report.runs import Run
@@ -17,6 +17,7 @@ from redi.report.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 #: numbers, drawn as lines; the value step only where one sampler was used, since over several the
 #: number of calls says more
@@ -85,8 +86,7 @@ def curves_figure(
     legend stands below the panels.
     """
     lines = _lines(runs, varied)
-    methods = {method for method, _ in lines}
-    kinds = sorted({kind for method, kind in lines if method == "redi"})
+    kinds = _kinds(lines)
     columns = min(len(metrics), _COLUMNS)
     count = -(-len(metrics) // columns)
     size = (_PANEL[0] * columns, _PANEL[1] * count + 0.8 * key)
@@ -104,14 +104,8 @@ def curves_figure(
     for axis in axes[len(metrics) :]:
         axis.remove()
     if key:
-        told = method_keys(methods)
-        if len(kinds) > 1 and not varied.ticks:
-            for kind in kinds:
-                (line,) = axes[0].plot([], [], color="black", linestyle=_style(kind, kinds))
-                line.set_label(", ".join(part for part in kind if _differs(part, kinds)))
-                told.append(line)
         figure.legend(
-            handles=told,
+            handles=curves_keys(runs, varied),
             loc="outside lower center",
             frameon=False,
             fontsize=9,
@@ -120,8 +114,24 @@ def curves_figure(
     return figure
 
 
+def curves_keys(runs: Sequence[Run], varied: Variation) -> list[Line2D]:
+    """Legend entries of `curves_figure`: methods by colour, kinds of run by their line."""
+    lines = _lines(runs, varied)
+    kinds = _kinds(lines)
+    told = method_keys({method for method, _ in lines})
+    if len(kinds) > 1 and not varied.ticks:
+        for kind in kinds:
+            label = ", ".join(part for part in kind if _differs(part, kinds))
+            told.append(key_line(label, color="black", linestyle=_style(kind, kinds)))
+    return told
+
+
 #: sampler, then what else a sweep varies: "estimator paper", say
 Kind = tuple[str, ...]
+
+
+def _kinds(lines: Iterable[tuple[str, Kind]]) -> list[Kind]:
+    return sorted({kind for method, kind in lines if method == "redi"})
 
 
 def _lines(

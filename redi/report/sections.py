@@ -10,8 +10,7 @@ from redi.metrics.base import Quality
 from redi.report.blocks import Block, Facts, Grid, Lines, Plot, Section, Sheets, Terms, Text
 from redi.report.budgets import budgets_blocks
 from redi.report.claim import claims, claims_grid, margins, sentences
-from redi.report.curves import curves_figure, measured, variation
-from redi.report.figures import method_keys
+from redi.report.curves import curves_figure, curves_keys, measured, variation
 from redi.report.labels import DASH, EXPLAINED
 from redi.report.pareto import headline, pareto_figure, pareto_keys, shown_samplers
 from redi.report.points import Point, distinct
@@ -118,7 +117,7 @@ def _curves(runs: Sequence[Run]) -> list[Block]:
     def figure(metrics: Sequence[Quality], key: bool) -> Figure:
         return curves_figure(runs, varied, metrics, key)
 
-    keys = method_keys(p.method for run in runs for p in run.points)
+    keys = curves_keys(runs, varied)
     return [
         Plot(
             "curves",
