@@ -60,6 +60,7 @@ PARTS: tuple[tuple[str, Callable[[Sequence[Run]], Iterator[Claim]]], ...] = (
     ("key", keys),
     ("quality", chance),
     ("pndm", chance),
+    ("other_samplers", chance),
     ("quality", distance_tells),
     ("pndm", distance_tells),
     ("quality", unsaid),

@@ -86,6 +86,18 @@ EXPERIMENTS = (
         "pictures: key step 10 has 512, the others 256.",
     ),
     Experiment(
+        "other_samplers",
+        "The same with DDIM and 50 steps, and with DPM-Solver++ and 20?",
+        tuple(
+            Command(
+                f"redi experiment=other_samplers sampler={name} model.dtype=bfloat16 "
+                "model.batch_size=32 'baselines=[plain,jump,random]'",
+                {"sampler.name": name},
+            )
+            for name in ("ddim", "dpm_solver_pp")
+        ),
+    ),
+    Experiment(
         "equal_calls",
         "With as many calls as ReDi at its best, what do other samplers reach?",
         (
