@@ -191,6 +191,36 @@ def test_pndm(page: str, found: list[Claim]):
     assert f"falls from {ends[0]} at key step 2 to {ends[1]} at 15" in page
 
 
+def test_other_samplers(page: str, found: list[Claim]):
+    its = {
+        (r.config["sampler"]["name"], r.config["retrieval"]["estimator"]): r
+        for r in runs("other_samplers")
+    }
+    forms = ("transport", "paper")
+    told = [
+        short(mean(its["ddim", "transport"], "plain"), 3),
+        *(short(mean(its["ddim", form], "redi"), 3) for form in forms),
+        short(mean(its["dpm_solver_pp", "transport"], "plain"), 3),
+        *(short(mean(its["dpm_solver_pp", form], "redi"), 3) for form in forms),
+    ]
+    assert (
+        "DDIM with 25 calls errs by {}, ReDi at its best by {} and as published by {}; "
+        "DPM-Solver++ with 10 calls by {}, ReDi by {} and {}."
+    ).format(*told) in page
+
+    def lost(sampler: str, which: str) -> str:
+        claim = one(found, judges.EQUAL, f"{sampler}, guidance 7.5; {which}", CLIP)
+        return bracketed(claim, lambda n: f"{abs(n):.1f}", -1)
+
+    ddim, other = (lost(name, PUBLISHED).split(" ", 1) for name in ("ddim", "dpm_solver_pp"))
+    assert f"ReDi loses {ddim[0]} of CLIP score {ddim[1]} with DDIM and {' '.join(other)}" in page
+    told = [lost(name, BEST) for name in ("ddim", "dpm_solver_pp")]
+    assert "At its best it loses {} and {}, which 256".format(*told) in page
+    best = [its[name, "transport"] for name in ("ddim", "dpm_solver_pp")]
+    told = [f"{mean(r, m, 'clip_score'):.1f}" for m in ("redi", "random") for r in best]
+    assert "({} and {} against {} and {})".format(*told) in page
+
+
 def test_more_trajectories(page: str, found: list[Claim]):
     by_size = {
         (r.config["kb"]["size"], r.config["retrieval"]["estimator"]): r for r in runs("kb_size")
