@@ -70,6 +70,17 @@ def other_samplers(found: Sequence[Claim]) -> str:
     return f"At half of the calls, {told[0]}; {told[1]}."
 
 
+def guidance(found: Sequence[Claim]) -> str:
+    where = "dpm_solver, guidance 1.5; 1,024 trajectories"
+    lost, published = (one(found, EQUAL, f"{where}; {w}", CLIP) for w in (BEST, PUBLISHED))
+    behind = one(found, BEATS, f"{where}; {BEST}", CLIP)
+    return (
+        f"With 10 of 20 calls ReDi loses {spread(lost, -1)} of CLIP score at its best and "
+        f"{spread(published, -1)} as published, and is behind the same sampler by "
+        f"{spread(behind, -1)} at its best."
+    )
+
+
 def equal_calls(found: Sequence[Claim]) -> str:
     error = one(found, BEATS_ALL, "dpm_solver,; 10 calls", "latent error")
     score = one(found, BEATS_ALL, "dpm_solver,; 10 calls", CLIP)
@@ -145,6 +156,7 @@ ANSWERS: dict[str, Callable[[Sequence[Claim]], str]] = {
         quality,
         pndm,
         other_samplers,
+        guidance,
         equal_calls,
         kb_size,
         key,

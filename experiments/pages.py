@@ -98,6 +98,17 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
+        "guidance",
+        "The same with DPM-Solver at guidance 1.5?",
+        (
+            Command(
+                "redi experiment=guidance sampler=dpm_solver sampling.guidance_scale=1.5 "
+                "model.dtype=bfloat16 model.batch_size=32 'baselines=[plain,jump,random]'"
+            ),
+        ),
+        note="The verdicts of other settings come from [printed tables](printed).",
+    ),
+    Experiment(
         "equal_calls",
         "With as many calls as ReDi at its best, what do other samplers reach?",
         (

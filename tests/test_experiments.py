@@ -36,6 +36,7 @@ from redi.verbs.reference import ReferenceRuns
 from redi.verbs.run import check_baselines, main_job
 
 NAMES = [
+    "equal_calls",
     "estimators",
     "guidance",
     "kb_size",
@@ -57,7 +58,7 @@ NAMES = [
 def test_there_is_one_file_for_each_experiment():
     assert experiments() == NAMES
     with pytest.raises(
-        UsageError, match="experiment='speed' is unknown; use one of estimators, guidance"
+        UsageError, match="experiment='speed' is unknown; use one of equal_calls, estimators"
     ):
         points(["experiment=speed"])
 

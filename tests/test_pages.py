@@ -221,6 +221,17 @@ def test_other_samplers(page: str, found: list[Claim]):
     assert "({} and {} against {} and {})".format(*told) in page
 
 
+def test_weaker_guidance(page: str, found: list[Claim]):
+    where = "dpm_solver, guidance 1.5; 1,024 trajectories"
+    published, best = (one(found, judges.EQUAL, f"{where}; {w}", CLIP) for w in (PUBLISHED, BEST))
+    low, high = -published.high, -published.low
+    told = f"loses {-published.value:.1f} of CLIP score [{low:.1f}, {high:.1f}] as published and"
+    assert f"{told} {bracketed(best, '{:.1f}'.format, -1)} at its best, the same" in page
+    assert {published.verdict, best.verdict} == {"refuted"}
+    (its, *_) = runs("guidance")
+    assert mean(its, "plain", "clip_score") >= mean(its, "full", "clip_score")
+
+
 def test_more_trajectories(page: str, found: list[Claim]):
     by_size = {
         (r.config["kb"]["size"], r.config["retrieval"]["estimator"]): r for r in runs("kb_size")
