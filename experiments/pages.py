@@ -83,7 +83,8 @@ EXPERIMENTS = (
             ),
         ),
         note="One KB of 4,096 trajectories serves all key steps. FD-scene falls with the number of "
-        "pictures: key step 10 has 512, the others 256.",
+        "pictures: key step 10 has 512, the others 256. 1,792 of the trajectories were made by an "
+        "earlier start of the first command, in 29 minutes that are not counted below.",
     ),
     Experiment(
         "other_samplers",

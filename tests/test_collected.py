@@ -82,6 +82,8 @@ def test_the_sheet_that_is_kept_is_of_the_run_with_the_most_pictures(tmp_path: P
     sheets = {run.name: run.sheet for run in load_runs(out)}
     assert sheets == {"few": None, "many": out / "sheet.png", "none": None}
     assert (out / "sheet.png").read_bytes() == (root / "many" / "sheet.png").read_bytes()
+    (out / "sheet.png").unlink()
+    assert [run.sheet for run in load_runs(out)] == [None] * 3
 
 
 def test_a_collection_grows_and_no_run_is_replaced(tmp_path: Path):

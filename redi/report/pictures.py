@@ -32,6 +32,10 @@ class Pictures:
         self.folder, self.name = folder, name
 
     def __bool__(self) -> bool:
+        return self._there
+
+    @cached_property
+    def _there(self) -> bool:
         return self.table(PER_IMAGE) is not None if self.name else self._path(PER_IMAGE).is_file()
 
     def table(self, file: str) -> pa.Table | None:

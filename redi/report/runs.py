@@ -139,7 +139,8 @@ def _in_collection(path: Path, below: Path) -> list[Found]:
         if not isinstance(run, dict) or not isinstance(run.get("name"), str):
             raise UsageError(f"{str(path)!r} has a run without a name: collect the runs again")
         name = run["name"]
-        shown = folder / SHEET if content.get("sheet") == name else None
+        sheet = folder / SHEET
+        shown = sheet if content.get("sheet") == name and sheet.is_file() else None
         kept = {key: value for key, value in run.items() if key != "name"}
         told = (below / name).as_posix()
         found.append(Found(told, folder, kept, Pictures(folder, name), shown, path))
