@@ -450,14 +450,15 @@ def test_losses_of_pictures_are_those_of_the_metrics():
     full = to_tensor(np.stack([scene.render(rng) for scene, rng in drawn]))
     prompts = [say_all(scene).caption() for scene, _ in drawn]
     judge = Evaluator.load(EMBEDDED_EVALUATOR)
-    losses = picture_losses(judge)
+    losses = picture_losses(64, judge)
     assert set(losses) == {"psnr", "ssim", "clip_score"}
     other = full.flip(0)
     assert torch.equal(losses["psnr"](full, other, prompts), -psnr(full, other))
     assert losses["ssim"](full, full, prompts) == pytest.approx(torch.zeros(4), abs=1e-12)
     wrong = losses["clip_score"](full, other, prompts)
     assert (wrong > 5).all() and (losses["clip_score"](full, full, prompts) == 0).all()
-    assert set(picture_losses()) == {"psnr", "ssim"}
+    assert set(picture_losses(64)) == set(picture_losses(512, judge)) == {"psnr", "ssim"}
+    assert set(picture_losses(8, judge)) == {"psnr"}  # SSIM's window has 11 pixels
 
 
 def test_study_refuses_what_it_cannot_check(model, prompts):

@@ -75,13 +75,18 @@ class Evaluator:
         return self.model.device
 
     @property
+    def side(self) -> int:
+        """Pixels of a side of the pictures that it reads."""
+        return int(self.model.config.vision_config.image_size)
+
+    @property
     def dimension(self) -> int:
         """Number of features D."""
         return int(self.model.config.projection_dim)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features float32 (B, D) of pictures (B, 3, H, W) in [-1, 1]."""
-        side = self.model.config.vision_config.image_size
+        side = self.side
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; give (B, 3, {side}, {side})"

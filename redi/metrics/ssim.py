@@ -9,7 +9,7 @@ from redi.metrics.base import ALWAYS, PerPicture, metric, single
 from redi.metrics.batch import FULL, BatchResult
 from redi.metrics.images import unit_range
 
-_WINDOW, _DEVIATION = 11, 1.5  # pixels
+WINDOW, _DEVIATION = 11, 1.5  # pixels
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -21,11 +21,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     equation 13).
     """
     a, b = unit_range(a, b)
-    if min(a.shape[2:]) < _WINDOW:
-        raise ValueError(
-            f"images are {a.shape[2]}x{a.shape[3]}; SSIM needs {_WINDOW} pixels a side"
-        )
-    a, b = (functional.pad(images, [_WINDOW // 2] * 4, "reflect") for images in (a, b))
+    if min(a.shape[2:]) < WINDOW:
+        raise ValueError(f"images are {a.shape[2]}x{a.shape[3]}; SSIM needs {WINDOW} pixels a side")
+    a, b = (functional.pad(images, [WINDOW // 2] * 4, "reflect") for images in (a, b))
     mean_a, mean_b, aa, bb, ab = _smoothed(torch.stack([a, b, a * a, b * b, a * b]))
     squares = mean_a**2 + mean_b**2
     variances = (aa + bb - squares).clamp(min=0)
@@ -41,11 +39,11 @@ def _smoothed(images: Tensor) -> Tensor:
 
 def _window_over(size: int, like: Tensor) -> Tensor:
     """The matrix (size - 10, size) that takes the window's mean at every place."""
-    offsets = torch.arange(_WINDOW, dtype=like.dtype, device=like.device) - _WINDOW // 2
+    offsets = torch.arange(WINDOW, dtype=like.dtype, device=like.device) - WINDOW // 2
     weights = (-(offsets**2) / (2 * _DEVIATION**2)).exp()
-    found = like.new_zeros((size - _WINDOW + 1, size))
+    found = like.new_zeros((size - WINDOW + 1, size))
     for place, row in enumerate(found):
-        row[place : place + _WINDOW] = weights / weights.sum()
+        row[place : place + WINDOW] = weights / weights.sum()
     return found
 
 

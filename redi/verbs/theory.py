@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from redi.files import write_json
+from redi.lazy import torch
 from redi.metrics.evaluator import EMBEDDED_EVALUATOR, Evaluator
 from redi.models.base import DiffusionModel
 from redi.models.mixture import MixtureModel
@@ -74,7 +75,8 @@ def theory_job(config: TheoryRunConfig, console: Console) -> Path:
             for kind, count in (("query", config.queries), ("kb", config.entries))
         )
         scenes = config.data.name == "scenes"
-        losses = picture_losses(Evaluator.load(EMBEDDED_EVALUATOR) if scenes else None)
+        side = model.decode(torch.zeros(1, *model.latent_shape)).shape[-1]  # before any work
+        losses = picture_losses(side, Evaluator.load(EMBEDDED_EVALUATOR) if scenes else None)
     block = run_study(
         model, config.samplers, queries, entries, config.theory, console.print, folder, losses
     )
