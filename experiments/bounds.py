@@ -11,13 +11,13 @@ from typing import Any
 from scipy import stats
 
 from experiments.judgement import CONFIRMED, PUBLISHED, REFUTED, Claim, judged
+from redi.theory.losses import LOSS_TITLES
 
 EXPERIMENT = "theory/emoji"
 PATH = Path(__file__).resolve().parent / EXPERIMENT / "results.json"
 WITHIN = "the error stays within its certified bound"
 FORETOLD = "a bound that is made before the run tells the error"
 LOSSES = "a smaller distance to the neighbour means a smaller loss of the picture"
-_TITLES = {"psnr": "PSNR", "ssim": "SSIM", "clip_score": "CLIP score"}
 
 
 def bounds() -> Iterator[Claim]:
@@ -38,7 +38,7 @@ def bounds() -> Iterator[Claim]:
         count = here["bounds"][0]["final"]["cases"]
         yield _ranked(FORETOLD, told, here["correlation"]["plug_in_lipschitz"], count, kb)
         for name, rows in here["picture_correlation"].items():
-            metric = f"rank correlation with the loss of {_TITLES[name]}"
+            metric = f"rank correlation with the loss of {LOSS_TITLES[name]}"
             yield _ranked(LOSSES, told, rows["key_distance"], count, kb, metric)
 
 

@@ -103,7 +103,7 @@ def best_rival(runs: Sequence[Run]) -> Iterator[Claim]:
 
 
 def others_keep(runs: Sequence[Run]) -> Iterator[Claim]:
-    """Who else keeps full sampling's quality at half of its calls, from the same trajectories."""
+    """Who else keeps full sampling's quality at half of its calls, plain or fitted."""
     for run in runs:
         redi, full = only(run, "redi"), only(run, "full")
         for point in run.points:

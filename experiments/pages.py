@@ -124,6 +124,8 @@ EXPERIMENTS = (
             ),
         ),
         {"sampler.name": "dpm_solver"},
+        "The first run was made by the same settings, each given on the command line: the "
+        "configuration is newer than its revision, and leads to the same run (the same hash).",
     ),
     Experiment(
         "kb_size",
